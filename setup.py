@@ -1,0 +1,37 @@
+"Packaging: every value comes from settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).resolve().parent
+parser = ConfigParser(delimiters=['='])
+parser.read(root/'settings.ini', encoding='utf-8')
+cfg = parser['DEFAULT']
+lib = cfg['lib_name']
+readme = root/'README.md'  # absent only until `make readme` first runs
+stages = '1 - Planning,2 - Pre-Alpha,3 - Alpha,4 - Beta,5 - Production/Stable,6 - Mature,7 - Inactive'.split(',')
+
+setup(
+    name=lib,
+    version=cfg['version'],
+    description=cfg['description'],
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    keywords=cfg['keywords'],
+    author=cfg['author'],
+    author_email=cfg['author_email'],
+    license={'apache2': 'Apache-2.0'}[cfg['license']],
+    license_files=['LICENSE'],
+    url=cfg['git_url'],
+    project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl']},
+    packages=find_packages(include=[lib, f'{lib}.*']),
+    python_requires='>=' + cfg['min_python'],
+    install_requires=cfg['requirements'].split(),
+    extras_require={'dev': cfg['dev_requirements'].split()},
+    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{lib}={lib}._modidx:d']},
+    classifiers=['Development Status :: ' + stages[cfg.getint('status') - 1],
+                 'Intended Audience :: ' + cfg['audience'], 'Natural Language :: ' + cfg['language'],
+                 'Programming Language :: Python :: 3'],
+    zip_safe=False,
+)

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Write README.md from nbs/index.ipynb.
+
+In markdown cells `{{git_url}}`, or any other key of settings.ini, stands for its value, and links are relative to nbs/.
+"""
+import argparse, re, sys
+from configparser import ConfigParser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = '<!-- Generated from nbs/index.ipynb by `make readme`. Edit the notebook, not this file. -->\n\n'
+
+
+def settings(root=ROOT):
+    "settings.ini as a mapping."
+    parser = ConfigParser(delimiters=['='])
+    parser.read(root/'settings.ini', encoding='utf-8')
+    return parser['DEFAULT']
+
+
+def fill(text, cfg):
+    "`text` with `{{key}}` replaced by the value of `key`; a key that settings.ini lacks is a `ValueError`."
+    def value(m):
+        if m[1] not in cfg: raise ValueError(f'nbs/index.ipynb: {m[0]} is no key of settings.ini')
+        return cfg[m[1]]
+    return re.sub(r'\{\{(\w+)\}\}', value, text)
+
+
+def root_links(text):
+    "Links relative to nbs/ as links relative to the repository's root."
+    text = re.sub(r'(\]\(|\b(?:src|href)=")\.\./', r'\1', text)
+    return re.sub(r'\]\((?![\w+]+:|[/#])([^)\s]+\.ipynb)', r'](nbs/\1', text)
+
+
+def site_links(text, cfg):
+    "Links that leave nbs/ as links to the repository's pages: pictures raw, the rest to read."
+    raw, blob = (f"{cfg['git_url']}/{kind}/{cfg['branch']}/" for kind in ('raw', 'blob'))
+    text = re.sub(r'(!\[[^\]]*\]\(|\bsrc=")\.\./', rf'\g<1>{raw}', text)
+    return re.sub(r'(\]\(|\bhref=")\.\./', rf'\g<1>{blob}', text)
+
+
+def readme(root=ROOT):
+    "The text that README.md should have."
+    import nbformat
+    from nbconvert import MarkdownExporter
+    nb, cfg = nbformat.read(root/'nbs'/'index.ipynb', as_version=4), settings(root)
+    nb.cells = [c for c in nb.cells if not re.search(r'^#\s*\|\s*hide\s*$', c.source, re.M)]
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown': cell.source = root_links(fill(cell.source, cfg))
+        else: cell.source = re.sub(r'^#\s*\|.*\n?', '', cell.source, flags=re.M)
+    nb.metadata['language_info'] = {'name': 'python'}  # for the code fences; nbdev_clean takes it away
+    text, resources = MarkdownExporter().from_notebook_node(nb)
+    if resources['outputs']:
+        raise ValueError('nbs/index.ipynb: a cell outputs a picture; save it under results/ and link to it')
+    return HEAD + re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
+
+
+def fill_for_site(root=ROOT):
+    "Fill placeholders and links in nbs/index.ipynb itself, in the throw-away checkout from which the site is built."
+    import nbformat
+    path, cfg = root/'nbs'/'index.ipynb', settings(root)
+    nb = nbformat.read(path, as_version=4)
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown': cell.source = site_links(fill(cell.source, cfg), cfg)
+    nbformat.write(nb, path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description='Write README.md from nbs/index.ipynb.')
+    parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 when README.md differs')
+    parser.add_argument('--site', action='store_true', help='fill the notebook itself, before the site is built')
+    args = parser.parse_args()
+    if args.site: return fill_for_site()
+    text, path = readme(), ROOT/'README.md'
+    if not args.check: path.write_text(text, encoding='utf-8')
+    elif not path.exists() or path.read_text(encoding='utf-8') != text:
+        sys.exit('README.md differs from nbs/index.ipynb: run `make readme`')
+
+
+if __name__ == '__main__':
+    try: main()
+    except (OSError, ValueError) as e: sys.exit(str(e))
