@@ -50,7 +50,8 @@ def get_dls(
     "`DataLoaders` with augmented training and plain validation batches, float32 `[bs, 3, 32, 32]`, normalised. Raises `S8FastError`."
     if isinstance(augment, str): augment = train_augment(data.stats[0])
     train_idx, valid_idx = split(data.train_labels, valid_pct, split_seed)
-    if not 0 < bs <= len(train_idx): raise S8FastError(f'A batch of {bs} images does not fit the {len(train_idx)} training images: give bs from 1 to {len(train_idx)}.')
+    if not 0 < bs <= len(train_idx):
+        raise S8FastError(f'A batch of {bs} images does not fit the {len(train_idx)} training images: give bs from 1 to {len(train_idx)}.')
     if num_workers is None: num_workers = min(8, os.cpu_count() or 1)
     block = cifar10_block(data, valid_idx, augment)
     return block.dataloaders(range(len(data.train_labels)), bs=bs, val_bs=min(2*bs, 1024), num_workers=num_workers,

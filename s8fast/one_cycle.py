@@ -34,7 +34,8 @@ def one_cycle(
 ):
     "Rates and momentums, two float arrays `[n_steps]`: up to `lr_max` at step `pct_start*n_steps`, down to where it began. Raises `S8FastError`."
     for name, value, ok in (('lr_max', lr_max, lr_max > 0), ('div', div, div >= 1)):
-        if not (math.isfinite(value) and ok): raise S8FastError(f'{name}={value} is no rate for a cycle: give a finite number {"above 0" if name == "lr_max" else "of 1 or more"}.')
+        if not (math.isfinite(value) and ok):
+            raise S8FastError(f'{name}={value} is no rate for a cycle: give a finite number {"above 0" if name == "lr_max" else "of 1 or more"}.')
     if not 0 < pct_start < 1: raise S8FastError(f'pct_start={pct_start} is outside (0, 1): give the share of the steps that rise.')
     if shape not in ('linear', 'cosine'): raise S8FastError(f'shape={shape!r} is unknown: give "linear" or "cosine".')
     peak = min(max(round(n_steps*pct_start) - 1, 0), n_steps - 1)
@@ -53,8 +54,8 @@ def plot_schedule(
     for ax, ys, name in zip(axs[0], (lrs, moms), ('learning rate', 'momentum')):
         ax.plot(epochs, ys); ax.set(xlabel='epoch', ylabel=name); ax.grid(alpha=.3)
     best = int(np.argmax(lrs))
-    axs[0, 0].annotate(f'{lrs[best]:.2g} at epoch {epochs[best]:.3g}', (epochs[best], lrs[best]), xytext=(8, -4), textcoords='offset points', va='top')
-    axs[0, 0].margins(y=.12)
+    axs[0, 0].annotate(f'{lrs[best]:.2g} at epoch {epochs[best]:.3g}', (epochs[best], lrs[best]), xytext=(5, 2), textcoords='offset points', va='bottom')
+    axs[0, 0].margins(y=.15)
     return fig
 
 # %% ../nbs/05_one_cycle.ipynb #eb9ba4b5
@@ -130,6 +131,10 @@ class LRRange:
     lrs: np.ndarray    # rates tried, [n]
     losses: np.ndarray # smoothed losses there, [n]
 
+    def to_dict(self):
+        "The four values for JSON."
+        return dict(lr_min=self.lr_min, lr_max=self.lr_max, lrs=self.lrs.tolist(), losses=self.losses.tolist())
+
     def plot(self):
         "Loss against rate with both ends of the range marked; returns the figure."
         fig, ax = plt.subplots(figsize=(5, 3), layout='constrained')
@@ -156,9 +161,12 @@ def find_lr_range(
     learn,         # a fastai `Learner`; left as it was
     start_lr=1e-6, # the first rate tried
     end_lr=10.,    # the last rate tried, unless the loss explodes before
-    num_it=100,    # steps
+    num_it=100,    # steps, 10 or more
 ):
-    "Run `Learner.lr_find` and return its `LRRange`. Raises `S8FastError` when the loss is never finite or never falls."
+    "Run `Learner.lr_find` and return its `LRRange`. Raises `S8FastError` for impossible rates, and when the loss is never finite or never falls."
+    if not 0 < start_lr < math.inf: raise S8FastError(f'start_lr={start_lr} is no rate to start from: give a finite number above 0.')
+    if not start_lr < end_lr < math.inf: raise S8FastError(f'end_lr={end_lr} is no rate to end at: give a finite number above start_lr={start_lr}.')
+    if num_it < 10: raise S8FastError(f'num_it={num_it} steps are too few for a curve: give 10 or more.')
     with _untouched(learn):
         if not len(learn.dls.train): # fewer images than a batch
             train = learn.dls.train
@@ -167,5 +175,7 @@ def find_lr_range(
             lrs, losses = _find(learn, start_lr, end_lr, num_it)
             if len(losses) >= 10 and losses.argmin() > 0: break
             first, start_lr, end_lr = start_lr, start_lr/1e3, end_lr/1e3
-        else: raise S8FastError(f'The loss is {"soon not finite" if len(losses) < 10 else "lowest"} at the first rate tried ({first:.0e}), so there is no range to find: check the data and the network, or give lr_max.')
+        else:
+            raise S8FastError(f'The loss is {"soon not finite" if len(losses) < 10 else "lowest"} at the first rate tried ({first:.0e}), '
+                              'so there is no range to find: check the data and the network, or give lr_max.')
     return LRRange(*suggest_range(lrs, losses), lrs, losses)

@@ -1,0 +1,78 @@
+"The report and the comparison: complete, self-contained, and refusing what is no run."
+import json, re, shutil
+
+import pytest
+from conftest import TINY, VOCAB, draw_data, write_folders
+from test_bad_input import assert_sentence
+
+PICTURES = 'confusion', 'reliability', 'misclassified', 'top_losses', 'gradcam'
+
+
+@pytest.fixture
+def run(png_run, tmp_path): return shutil.copytree(png_run[0], tmp_path/'run')
+
+
+def assert_self_contained(page):
+    assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', page) and '<script' not in page and '://' not in page
+    images = re.findall('<img [^>]*>', page)
+    assert images and all(re.search('alt="[^"]{10,}"', o) for o in images)
+    return len(images)
+
+
+def test_report(call_command, run, png):
+    done = call_command('s8fast_report', run, '--data', png, '--device', 'cpu')
+    assert done.returncode == 0 and done.stdout.strip() == str(run/'report.html'), done.stderr
+    page = (run/'report.html').read_text()
+    assert assert_self_contained(page) == 8  # five of its own, and batch, schedule and curves
+    for o in PICTURES: assert (run/f'{o}.png').read_bytes()[:4] == b'\x89PNG'
+    metrics = json.loads((run/'metrics.json').read_text())
+    for part in ('test', 'valid'):
+        for name in ('accuracy', 'accuracy_tta'): assert f'{metrics[part][name]:.2%}' in page
+    for name in ('Epochs', 'Recipe', 'Classes', 'Calibration'): assert f'<h2>{name}</h2>' in page
+
+
+def test_train_writes_the_report_unless_told_not_to(call_command, png, tmp_path):
+    flags = [o for o in TINY if o != '--no_report']
+    done = call_command('s8fast_train', '--data', png, '--out', tmp_path/'run', '--epochs', 1, '--lr_max', 1e-3, *flags)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == f'report: {tmp_path/"run"/"report.html"}'
+    assert (tmp_path/'run'/'report.html').is_file()
+
+
+def test_class_names_are_escaped(call_command, tmp_path):
+    data = write_folders(tmp_path/'data', draw_data(8, 2), vocab=['<b>bold', *VOCAB[1:]])
+    assert call_command('s8fast_train', '--data', data, '--out', tmp_path/'run', '--epochs', 1, '--lr_max', 1e-3, *TINY).returncode == 0
+    assert call_command('s8fast_report', tmp_path/'run', '--data', data, '--device', 'cpu').returncode == 0
+    page = (tmp_path/'run'/'report.html').read_text()
+    assert '&lt;b&gt;bold' in page and '<b>bold' not in page
+
+
+def test_compare(call_command, run, tmp_path):
+    other = shutil.copytree(run, tmp_path/'other')
+    record = json.loads((other/'recipe.json').read_text())
+    record['recipe']['wd'] = 0.125
+    (other/'recipe.json').write_text(json.dumps(record))
+    done = call_command('s8fast_report', '--compare', run, other, '--out', tmp_path/'both.html')
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path/'both.html').read_text()
+    assert assert_self_contained(page) == 1
+    assert '<td>wd</td><td>0.5</td><td>0.125</td>' in page and '<td>seed</td>' not in page  # only what differs
+
+
+@pytest.mark.parametrize('args, parts', [
+    ([], ['No run', '--compare']),
+    (['no/such/run', '--data', 'digits'], ['no/such/run', 'recipe.json']),
+    (['RUN', '--data', 'digits'], ['The classes of the data', 'airplane']),
+    (['RUN', '--data', 'PNG', '--layers', 'layer9'], ['layer9', 'layer3.1.conv2']),
+    (['--compare', 'RUN'], ['1 run', 'two or more']),
+    (['--compare', 'RUN', 'no/such/run'], ['no/such/run', 'recipe.json']),
+    (['--compare', 'RUN', 'RUN', '--out', 'missing/both.html'], ['missing/both.html', '--out'])])
+def test_refused(call_command, run, png, args, parts):
+    before = {o.name for o in run.iterdir()}
+    args = [{'RUN': run, 'PNG': png}.get(o, o) for o in args]
+    assert_sentence(call_command('s8fast_report', *args, '--device', 'cpu'), 's8fast_report', *parts)
+    assert {o.name for o in run.iterdir()} == before
+
+
+def test_run_without_figures(call_command, run, png):
+    (run/'metrics.json').unlink()
+    assert_sentence(call_command('s8fast_report', run, '--data', png, '--device', 'cpu'), 's8fast_report', 'metrics.json', 'finish')
