@@ -83,7 +83,7 @@ def load_model(path, model, device='cpu'):
 
 def save_figure(fig, path):
     "Write a matplotlib figure to a PNG file and close it."
-    fig.savefig(path, dpi=100, format='png')
+    fig.savefig(path, dpi=100, format='png', bbox_inches='tight')
     plt.close(fig)
 
 # %% ../nbs/08_run_folder.ipynb #56079f27
