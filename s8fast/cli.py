@@ -90,6 +90,8 @@ def s8fast_lr_find(
     bs:int=512,              # images a batch
     seed:int=0,              # of weights, shuffling and augmentation
     wd:float=0.5,            # decoupled weight decay: a step takes lr*wd of each weight
+    valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
+    split_seed:int=42,       # of that split
     start_lr:float=1e-6,     # first rate tried
     end_lr:float=10.,        # last rate tried, unless the loss explodes before
     num_it:int=100,          # steps
@@ -102,7 +104,8 @@ def s8fast_lr_find(
     from s8fast.one_cycle import find_lr_range
     from s8fast.run_folder import save_figure
     from s8fast.training import Recipe, get_learner, quiet_unless_interactive
-    recipe = Recipe(bs=bs, seed=seed, wd=wd, num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, device=device)
+    recipe = Recipe(bs=bs, seed=seed, wd=wd, valid_pct=valid_pct, split_seed=split_seed,
+                    num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, device=device)
     if Path(out).suffix != '.png' or Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
         raise S8FastError(f'{out} cannot be the plot: give --out a .png file in a folder that exists.')
     learn = get_learner(recipe, data)

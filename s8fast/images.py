@@ -163,7 +163,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     "Unpickles dicts, lists, tuples, strings, numbers and numpy arrays, and nothing else."
     def find_class(self, module, name):
         if module.split('.')[0] == 'numpy' and name in ('ndarray', 'dtype', '_reconstruct', '_frombuffer'):
-            core = np.core if np.__version__ < '2' else np._core
+            core = np.core if int(np.__version__.split('.')[0]) < 2 else np._core
             return dict(ndarray=np.ndarray, dtype=np.dtype, _reconstruct=core.multiarray._reconstruct, _frombuffer=core.numeric._frombuffer)[name]
         if (module, name) == ('_codecs', 'encode'): return _latin1
         raise pickle.UnpicklingError(f'it holds {module}.{name}')

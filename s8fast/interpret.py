@@ -113,7 +113,9 @@ def plot_confusion(
     fig, ax = plt.subplots(figsize=(.55*n + 1.5, .5*n + 1.2), layout='constrained')
     ax.imshow(share, cmap='Reds', vmin=0, vmax=max(.1, share.max()))
     for i in range(n):
-        for j in range(n): ax.text(j, i, counts[i, j], ha='center', va='center', size=8, weight='bold' if i == j else None)
+        for j in range(n):
+            color = 'white' if share[i, j] > .6*max(.1, share.max()) else 'black'
+            ax.text(j, i, counts[i, j], ha='center', va='center', size=8, color=color, weight='bold' if i == j else None)
     ax.set(xticks=range(n), yticks=range(n), xlabel='predicted', ylabel='actual')
     ax.set_xticklabels(p.vocab, rotation=45, ha='right'); ax.set_yticklabels(p.vocab)
     return fig

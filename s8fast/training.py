@@ -141,7 +141,7 @@ def train(
     lap('training')
     if len(history.rows) < recipe.epochs or not math.isfinite(history.rows[-1]['valid_loss']):
         epoch = min(len(history.rows) + 1, recipe.epochs)
-        raise S8FastError(f'The loss was no longer finite in epoch {epoch} with lr_max={lr_max:.2e}, so {out} has no result: give a lower lr_max.')
+        raise S8FastError(f'The loss was no longer finite in epoch {epoch} with lr_max={lr_max:.2e}, so {out} has no result: give a lower lr_max, and --force to use the folder again.')
 
     final = dict(epochs=recipe.epochs, test=evaluate(learn, test_dl(dls, data)), valid=evaluate(learn, dls.valid), seconds=seconds)
     lap('evaluation')
@@ -187,13 +187,13 @@ def load_run(
     if not path.is_file(): raise S8FastError(f'{run} is no run folder (it has no recipe.json): give the --out of a training run.')
     try:
         record = json.loads(path.read_text(encoding='utf8'))
-        recipe, vocab, chosen = Recipe(**record['recipe']), record['data']['vocab'], record['chosen']
+        recipe, vocab, chosen = Recipe(**record['recipe']), list(map(str, record['data']['vocab'])), record['chosen']
         precision = chosen['precision'] if torch.device(chosen['device']).type == device.type else 'auto'
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
         raise S8FastError(f'{path} is not the recipe of a run ({e}): train again.') from e
     data = load_data(data)
     if list(data.vocab) != vocab:
-        raise S8FastError(f'The classes of the data ({", ".join(data.vocab)}) are not those of {run} ({", ".join(map(str, vocab))}): '
+        raise S8FastError(f'The classes of the data ({", ".join(data.vocab)}) are not those of {run} ({", ".join(vocab)}): '
                           'give the data that the run was trained on.')
     learn = get_learner(replace(recipe, device=str(device), precision=precision), data)
     quiet_unless_interactive(learn)

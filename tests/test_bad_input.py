@@ -57,8 +57,7 @@ def class_missing_in_both(root):
     return 'deer', root
 
 @pytest.mark.parametrize('spoil', [no_folder, a_file, empty, no_test_part, empty_part, class_missing_in_train, class_missing_in_test, class_empty,
-                                   class_missing_in_both],
-                         ids=lambda f: f.__name__)
+                                   class_missing_in_both], ids=lambda f: f.__name__)
 def test_data_folder(refused, folders, spoil):
     parts = spoil(folders)
     refused('s8fast_train', '--data', parts[0] if spoil is a_file else folders, '--out', 'run', parts=parts)
@@ -99,8 +98,7 @@ def a_folder(path): path.unlink(); path.mkdir(); return 'is damaged'
 def a_dead_link(path): path.unlink(); path.symlink_to('nowhere'); return 'is damaged'
 
 @pytest.mark.parametrize('spoil', [text, no_bytes, half_a_png, half_a_jpeg, a_gif, too_wide, too_big, gray, transparent, palette, a_folder,
-                                   a_dead_link],
-                         ids=lambda f: f.__name__)
+                                   a_dead_link], ids=lambda f: f.__name__)
 def test_image_file(refused, folders, spoil):
     path = folders/'train'/'dog'/'0010.png'
     refused('s8fast_train', '--data', folders, '--out', 'run', parts=[path, spoil(path), 'replace or remove it'])
@@ -153,8 +151,8 @@ def an_object(root): o = root/'data_batch_1'; rewrite(o, data=Touch(root/'touche
 def a_builtin(root): o = root/'data_batch_1'; o.write_bytes(b'c__builtin__\neval\n(S"1"\ntR.'); return o, 'eval', 'trust'
 
 @pytest.mark.parametrize('spoil', [truncated, no_pickle, wrong_shape, wrong_type, without_data, no_images, label_too_high, label_of_text,
-                                   too_few_labels, a_list, batch_missing,
-                                   no_test_batch, meta_missing, meta_without_names, class_missing, an_object, a_builtin], ids=lambda f: f.__name__)
+                                   too_few_labels, a_list, batch_missing, no_test_batch, meta_missing, meta_without_names, class_missing,
+                                   an_object, a_builtin], ids=lambda f: f.__name__)
 def test_batch_file(refused, original, spoil):
     refused('s8fast_train', '--data', original, '--out', 'run', parts=[*spoil(original), 'download'])
     assert not (original/'touched').exists()
@@ -195,11 +193,10 @@ def test_output_file_of_the_finder(refused, out, monkeypatch):
 
 # Choices
 
-CHOICES = {'epochs': (0, -1), 'bs': (0, -8), 'seed': (-1, 2**32), 'lr_max': (0, -0.1, 'nan', 'inf', '-inf', 'fast'), 'div': (0, -1, 0.5, 'nan',
-                                     'inf'), 'pct_start': (0, 1, -1, 'nan'),
-           'shape': ('step', ''), 'mom_max': (1.5, 'nan'), 'mom_min': (-0.1, 'inf'), 'wd': (-1, 'nan', 'inf'), 'valid_pct': (-0.1, 1.1, 'nan'),
-                     'split_seed': (-1,), 'num_workers': (-1, 1.5, 'many'),
-           'precision': ('fp8', ''), 'device': ('tpu', 'cuda:x', 'xpu', '')}
+CHOICES = dict(
+    epochs=(0, -1), bs=(0, -8), seed=(-1, 2**32), lr_max=(0, -0.1, 'nan', 'inf', '-inf', 'fast'), div=(0, -1, 0.5, 'nan', 'inf'),
+    pct_start=(0, 1, -1, 'nan'), shape=('step', ''), mom_max=(1.5, 'nan'), mom_min=(-0.1, 'inf'), wd=(-1, 'nan', 'inf'),
+    valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
 
 @pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('option, value', [(k, v) for k, vs in CHOICES.items() for v in vs])
@@ -218,8 +215,8 @@ def test_what_the_parser_refuses(call_command, tmp_path, monkeypatch, option, va
 
 
 def test_recipe_refuses_what_no_option_can_say():
-    for kwargs in (dict(epochs=1.5), dict(epochs=True), dict(bs='512'), dict(lr_max='0.1'), dict(drop_last=1), dict(shape=None), dict(device=None),
-                        dict(wd=1j)):
+    for kwargs in (dict(epochs=1.5), dict(epochs=True), dict(bs='512'), dict(lr_max='0.1'), dict(drop_last=1), dict(shape=None),
+                   dict(device=None), dict(wd=1j)):
         (name, value), = kwargs.items()
         with pytest.raises(S8FastError) as e: Recipe(**kwargs)
         assert f'{name}={value!r}' in str(e.value)
@@ -230,8 +227,8 @@ def test_recipe_refuses_what_no_option_can_say():
 def test_cuda_that_is_not_there(refused, monkeypatch, command, png_run):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr('s8fast.training.load_data', lambda data: pytest.fail('the data was read before the device was refused'))
-    for device in ('cuda', 'cuda:1'): refused(command, *[png_run[0]][:command in ('s8fast_evaluate', 's8fast_report')], '--device', device,
-                                                                     parts=[device, '0 CUDA devices', '--device'])
+    run = [png_run[0]] if command in ('s8fast_evaluate', 's8fast_report') else []
+    for device in ('cuda', 'cuda:1'): refused(command, *run, '--device', device, parts=[device, '0 CUDA devices', '--device'])
 
 
 @pytest.mark.usefixtures('no_data')
@@ -248,13 +245,13 @@ def test_batch_larger_than_the_set(refused, folders):
 @pytest.mark.parametrize('valid_pct', [0, 0.1, 0.9, 1])
 def test_validation_share_that_leaves_a_class_out(refused, folders, valid_pct):
     load_cifar10(folders)
-    refused('s8fast_train', '--data', folders, '--out', 'run', '--bs', 1, '--valid_pct', valid_pct, parts=[f'valid_pct={float(valid_pct)}',
-            'of 20 images', 'each of the 10 classes'])
+    refused('s8fast_train', '--data', folders, '--out', 'run', '--bs', 1, '--valid_pct', valid_pct,
+            parts=[f'valid_pct={float(valid_pct)}', 'of 20 images', 'each of the 10 classes'])
 
 
-@pytest.mark.parametrize('option, value', [('start_lr', 0), ('start_lr', -1e-3), ('start_lr', 'nan'), ('end_lr', 0), ('end_lr', 'inf'), ('end_lr',
-                                           1e-9), ('num_it', 0), ('num_it', -3), ('num_it', 5),
-                                           ('bs', 0), ('wd', 'nan'), ('num_workers', 'many')])
+@pytest.mark.parametrize('option, value', [
+    ('start_lr', 0), ('start_lr', -1e-3), ('start_lr', 'nan'), ('end_lr', 0), ('end_lr', 'inf'), ('end_lr', 1e-9),
+    ('num_it', 0), ('num_it', -3), ('num_it', 5), ('bs', 0), ('wd', 'nan'), ('num_workers', 'many')])
 def test_choice_of_the_finder(refused, monkeypatch, option, value):
     monkeypatch.setattr(Learner, 'lr_find', lambda *args, **kwargs: pytest.fail('a search began'))
     refused('s8fast_lr_find', '--data', 'digits', '--out', 'find.png', '--num_workers', 0, '--device', 'cpu', f'--{option}={value}', parts=[option])
@@ -283,8 +280,7 @@ def half_the_weights(run): o = run/'model.safetensors'; o.write_bytes(o.read_byt
 def a_pickle_for_weights(run): o = run/'model.safetensors'; torch.save({}, o); return o, 'does not hold the weights'
 
 @pytest.mark.parametrize('spoil', [no_run, no_recipe, half_a_recipe, recipe_of_something_else, recipe_of_bytes, impossible_recipe, no_weights,
-                                   half_the_weights, a_pickle_for_weights],
-                         ids=lambda f: f.__name__)
+                                   half_the_weights, a_pickle_for_weights], ids=lambda f: f.__name__)
 def test_run_folder(refused, run, png, spoil):
     parts = spoil(run)
     load_cifar10(png)

@@ -102,10 +102,10 @@ def test_everything_public_is_documented(name):
     assert module.__doc__ and module.__all__
     own = [getattr(module, o) for o in module.__all__ if callable(getattr(module, o))]
     assert not [o.__name__ for o in own if not (o.__dict__.get('__doc__') if isinstance(o, type) else o.__doc__)]
-    methods = [m for o in own if isinstance(o, type) and not issubclass(o, BaseException) for k,
-               m in vars(o).items() if inspect.isfunction(m) and not k.startswith('_')]
-    hooks = {'forward', 'encodes', *(f'{when}_{what}' for when in ('before',
-                                        'after') for what in 'fit epoch train validate batch pred loss step cancel_batch'.split())}
+    methods = [m for o in own if isinstance(o, type) and not issubclass(o, BaseException)
+               for k, m in vars(o).items() if inspect.isfunction(m) and not k.startswith('_')]
+    events = 'fit epoch train validate batch pred loss step cancel_batch'.split()
+    hooks = {'forward', 'encodes', *(f'{when}_{o}' for when in ('before', 'after') for o in events)}
     assert not [m.__qualname__ for m in methods if not m.__doc__ and m.__name__ not in hooks]  # PyTorch and fastai say what those are
 
 
@@ -174,21 +174,26 @@ def notebook_not_clean(root):
     return 'nbs/00_low.ipynb is not clean'
 def notebook_damaged(root): path = root/'nbs'/'01_high.ipynb'; path.write_text(path.read_text()[:50]); return 'nbs/01_high.ipynb is no notebook'
 def no_notebook(root): shutil.rmtree(root/'nbs'); return 'no notebook found'
-def import_uphill(root): make_notebook(root, '00_low', 'import s8fast.high', 'def low(): return 1'); export(root); return 's8fast/low.py (00) imports high (01)'
+def import_uphill(root):
+    make_notebook(root, '00_low', 'import s8fast.high', 'def low(): return 1')
+    export(root)
+    return 's8fast/low.py (00) imports high (01)'
 def import_uphill_inside_a_function(root):
-    make_notebook(root, '00_low',
-                  'def low():\n    from s8fast import high\n    return 1'); export(root); return 's8fast/low.py (00) imports high (01)'
+    make_notebook(root, '00_low', 'def low():\n    from s8fast import high\n    return 1')
+    export(root)
+    return 's8fast/low.py (00) imports high (01)'
 def version_bumped(root): path = root/'settings.ini'; path.write_text(re.sub(r'(?m)^version = .*', 'version = 9.9.9', path.read_text())); return 's8fast/__init__.py differs'
 def readme_edited(root): append(root/'README.md', 'by hand\n'); return 'README.md differs from nbs/index.ipynb'
 def readme_missing(root): (root/'README.md').unlink(); return 'README.md differs from nbs/index.ipynb'
 def index_edited(root): write_notebook(root/'nbs'/'index.ipynb', '# s8fast\nanother text', '1 + 1'); return 'README.md differs from nbs/index.ipynb'
-def index_with_an_unknown_key(root): write_notebook(root/'nbs'/'index.ipynb', '# s8fast\n{{no_such_key}}', '1 + 1'); return '{{no_such_key}} is no key of settings.ini'
+def index_with_an_unknown_key(root):
+    write_notebook(root/'nbs'/'index.ipynb', '# s8fast\n{{no_such_key}}', '1 + 1')
+    return '{{no_such_key}} is no key of settings.ini'
 def owner_named(root): cfg = settings(root); (root/'NOTES.md').write_text(f'see {cfg["user"]}/{cfg["repo"]}'); return 'NOTES.md names'
 
 @pytest.mark.parametrize('spoil', [module_edited, module_without_notebook, module_in_a_folder, module_missing, notebook_edited, notebook_not_clean,
-                                   notebook_damaged, no_notebook, import_uphill,
-                                   import_uphill_inside_a_function, version_bumped, readme_edited, readme_missing, index_edited,
-                                   index_with_an_unknown_key, owner_named], ids=lambda f: f.__name__)
+                                   notebook_damaged, no_notebook, import_uphill, import_uphill_inside_a_function, version_bumped, readme_edited,
+                                   readme_missing, index_edited, index_with_an_unknown_key, owner_named], ids=lambda f: f.__name__)
 def test_check_sync_says_what_is_out_of_step(project, spoil):
     expect = spoil(project)
     line, = problems(project)[0]
