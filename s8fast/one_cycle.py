@@ -20,6 +20,7 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import LRFinder
 from fastai.data.core import DataLoaders
+from fastcore.foundation import L
 
 from .images import S8FastError
 
@@ -83,11 +84,11 @@ def fit_one_cycle(
     shape='linear',    # `linear` or `cosine`
     moms=(0.95, 0.85), # momentum at the lowest and at the highest rate
     wd=None,           # weight decay; None: the Learner's
-    cbs=None,          # further callbacks for this fit
+    cbs=None,          # a further callback for this fit, or a list of them
 ):
     "Train for `n_epoch` epochs on one cycle; every epoch counts, the last one's weights are the result. Raises `S8FastError`."
     one_cycle(n_epoch, lr_max, div, pct_start, shape, moms) # refuse before anything is touched
-    learn.fit(n_epoch, wd=wd, cbs=[OneCycle(lr_max, div, pct_start, shape, moms), *(cbs or ())])
+    learn.fit(n_epoch, wd=wd, cbs=[OneCycle(lr_max, div, pct_start, shape, moms), *L(cbs)])
 
 # %% ../nbs/05_one_cycle.ipynb #816ca41f
 @contextmanager

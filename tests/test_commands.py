@@ -128,7 +128,7 @@ def test_train_finds_its_learning_rate(found_run):
 
 
 def test_lr_find(call_command, tmp_path):
-    done = call_command('s8fast_lr_find', '--data', 'digits', '--out', tmp_path/'find.png', '--bs', 4, '--num_it', 30, '--num_workers', 0, '--device', 'cpu')
+    done = call_command('s8fast_lr_find', '--data', 'digits', '--out', tmp_path/'find.png', '--bs', 4, '--num_it', 30, '--device', 'cpu')
     assert done.returncode == 0
     (a, low), (b, high), (c, plot) = map(str.split, done.stdout.splitlines())
     assert (a, b, c, plot) == ('LRMIN', 'LRMAX', 'plot:', str(tmp_path/'find.png')) and 1e-6 <= float(low) <= float(high) <= 10
@@ -181,8 +181,8 @@ def test_help_needs_no_heavy_import(name):
 
 
 def read_help(text):
-    "`{option: its lines as one}`."
-    return {o.split()[0].lstrip('-'): ' '.join(o.split()) for o in re.split(r'\n  (?=\S)', text)[1:]}
+    "`{option: its lines as one}`; fastcore 2 writes `--lr-max` where fastcore 1 writes `--lr_max`."
+    return {o.split()[0].lstrip('-').replace('-', '_'): ' '.join(o.split()) for o in re.split(r'\n  (?=\S)', text)[1:]}
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -209,12 +209,12 @@ def test_defaults_are_the_recipes():
 
 
 def test_every_option_reaches_the_recipe(call_command, monkeypatch):
-    other = dict(epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, valid_pct=.2, split_seed=3,
-                 drop_last=True, num_workers=1, precision='fp32', channels_last=False, device='cpu')
+    other = dict(epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, wd_bn_bias=True, valid_pct=.2,
+                 split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu')
     assert other.keys() == DEFAULTS.keys() and all(DEFAULTS[k] != v for k, v in other.items())
     calls = []
     monkeypatch.setattr('s8fast.training.train', lambda *args: calls.append(args))
-    flags = [o for k, v in other.items() for o in ([f'--{k}'] if k == 'drop_last' else [f'--{k}', v])]
+    flags = [o for k, v in other.items() for o in ([f'--{k}'] if v is True else [f'--{k}', v])]
     call_command('s8fast_train', *flags, '--data', 'somewhere', '--out', 'there', '--force', '--no-report')
     call_command('s8fast_train', '--no_report')
     assert calls == [(Recipe(**other), 'somewhere', 'there', True), (Recipe(), None, 'runs/run', False)]

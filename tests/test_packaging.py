@@ -189,11 +189,19 @@ def index_edited(root): write_notebook(root/'nbs'/'index.ipynb', '# s8fast\nanot
 def index_with_an_unknown_key(root):
     write_notebook(root/'nbs'/'index.ipynb', '# s8fast\n{{no_such_key}}', '1 + 1')
     return '{{no_such_key}} is no key of settings.ini'
+def tutorial_of_another_owner(root):
+    (root/'nbs'/'tutorials').mkdir()
+    write_notebook(root/'nbs'/'tutorials'/'lesson.ipynb', '# Lesson\n[Colab](https://colab.research.google.com/github/somebody/else/blob/main/nbs/tutorials/lesson.ipynb)')
+    return 'nbs/tutorials/lesson.ipynb links to another repository'
+def install_line_of_another_owner(root):
+    (root/'nbs'/'tutorials').mkdir()
+    write_notebook(root/'nbs'/'tutorials'/'lesson.ipynb', '# Lesson', '!pip install -q git+https://example.com/somebody/else')
+    return 'nbs/tutorials/lesson.ipynb links to another repository'
 def owner_named(root): cfg = settings(root); (root/'NOTES.md').write_text(f'see {cfg["user"]}/{cfg["repo"]}'); return 'NOTES.md names'
 
 @pytest.mark.parametrize('spoil', [module_edited, module_without_notebook, module_in_a_folder, module_missing, notebook_edited, notebook_not_clean,
                                    notebook_damaged, no_notebook, import_uphill, import_uphill_inside_a_function, version_bumped, readme_edited,
-                                   readme_missing, index_edited, index_with_an_unknown_key, owner_named], ids=lambda f: f.__name__)
+                                   readme_missing, index_edited, index_with_an_unknown_key, tutorial_of_another_owner, install_line_of_another_owner, owner_named], ids=lambda f: f.__name__)
 def test_check_sync_says_what_is_out_of_step(project, spoil):
     expect = spoil(project)
     line, = problems(project)[0]

@@ -3,7 +3,7 @@
 import ast, filecmp, json, os, re, shutil, sys, tempfile, warnings
 from pathlib import Path
 
-from make_readme import ROOT, readme, settings
+from make_readme import ROOT, readme, settings, tutorials
 
 
 def exported(copy):
@@ -88,8 +88,11 @@ def problems(root=ROOT):
             found.append('README.md differs from nbs/index.ipynb: run `make readme`')
     except (OSError, ValueError) as e: found.append(str(e))
 
+    links = list(tutorials(root))
+    found += [f'{p.relative_to(root)} links to another repository than settings.ini names: run `make export`' for p, old, new in links if old != new]
+
     owner = f"{cfg['user']}/{cfg['repo']}", f"{cfg['user']}.github.io"
-    files = sources(root)
+    files = [p for p in sources(root) if p not in {o for o, *_ in links}]  # `make export` writes it there
     found += [f'{p.relative_to(root)} names {o}: take it from settings.ini' for p in files for o in owner
               if o in p.read_text(encoding='utf-8', errors='ignore')]
     return found, f'{len(nbs)} notebooks, {modules} package files, README.md and {len(files)} other files agree'

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write README.md from nbs/index.ipynb.
+"""Write README.md from nbs/index.ipynb, and the repository's address into the tutorials' Colab links.
 
-In markdown cells `{{git_url}}`, or any other key of settings.ini, stands for its value, and links are relative to nbs/.
+In index.ipynb's markdown cells `{{git_url}}`, or any other key of settings.ini, stands for its value, and links are relative to nbs/.
 """
 import argparse, re, sys
 from configparser import ConfigParser
@@ -39,6 +39,19 @@ def site_links(text, cfg):
     return re.sub(r'(\]\(|\bhref=")\.\./', rf'\g<1>{blob}', text)
 
 
+def colab_links(text, cfg):
+    "A tutorial's text with this repository's address in its Colab badge and its install line."
+    text = re.sub(r'(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+/blob/[^/\s]+', rf"\g<1>{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}", text)
+    return re.sub(r'git\+https://[^\s"\\]+', f"git+{cfg['git_url']}", text)
+
+
+def tutorials(root=ROOT):
+    "Each tutorial's path, its text, and the text that it should have."
+    for path in sorted((root/'nbs'/'tutorials').glob('*.ipynb')):
+        text = path.read_text(encoding='utf-8')
+        yield path, text, colab_links(text, settings(root))
+
+
 def readme(root=ROOT):
     "The text that README.md should have."
     import nbformat
@@ -71,6 +84,10 @@ def main():
     parser.add_argument('--site', action='store_true', help='fill the notebook itself, before the site is built')
     args = parser.parse_args()
     if args.site: return fill_for_site()
+    for path, old, new in tutorials():
+        if old == new: continue
+        if args.check: sys.exit(f'{path.relative_to(ROOT)} links to another repository than settings.ini names: run `make export`')
+        path.write_text(new, encoding='utf-8')
     text, path = readme(), ROOT/'README.md'
     if not args.check: path.write_text(text, encoding='utf-8')
     elif not path.exists() or path.read_text(encoding='utf-8') != text:
