@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'PAGE', 'PICTURES', 'render', 'write_report', 'compare_runs']
 
-# %% ../nbs/14_report.ipynb #8ebe44b9
+# %% ../nbs/14_report.ipynb #072a448f
 import base64
 import csv
 import io
@@ -19,10 +19,10 @@ from .gradcam import find_layers, plot_gradcam
 from .images import S8FastError
 from .interpret import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses, predict
 from .loaders import test_dl
-from .run_folder import save_figure, write_whole
+from .run_folder import read_record, save_figure, write_whole
 from .training import load_run
 
-# %% ../nbs/14_report.ipynb #9f70a0f9
+# %% ../nbs/14_report.ipynb #22715c8f
 STYLE = '''
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
@@ -60,7 +60,7 @@ def _write(path, text):
     write_whole(path, lambda tmp: tmp.write_text(text, encoding='utf8'))
     return path
 
-# %% ../nbs/14_report.ipynb #2c936fd4
+# %% ../nbs/14_report.ipynb #5f86b44a
 def _read_figures(run):
     "`metrics.json` and the rows of `history.csv` of a finished run. Raises `S8FastError`."
     try:
@@ -141,7 +141,7 @@ def write_report(
         sections=list(_sections(run, record, metrics, rows, p, layers)))
     return _write(run/'report.html', page)
 
-# %% ../nbs/14_report.ipynb #7c3c17ce
+# %% ../nbs/14_report.ipynb #b36f3046
 def compare_runs(
     runs, # finished run folders, two or more
     out,  # HTML file to write
@@ -171,9 +171,9 @@ def compare_runs(
 
 def _read_choices(run):
     "Every choice of a run, its data and its hardware, as one flat dictionary. Raises `S8FastError`."
+    record = read_record(run)
     try:
-        record = json.loads((run/'recipe.json').read_text(encoding='utf8'))
         data = f'{record["data"]["name"]} ({record["data"]["edition"]})'
         return {**record['recipe'], **{f'{k} (chosen)': v for k, v in record['chosen'].items()}, 'data': data, 'hardware': record['device']['name']}
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (KeyError, TypeError) as e:
         raise S8FastError(f'{run/"recipe.json"} is not the recipe of a run ({e}): give the --out of a training run.') from e

@@ -6,7 +6,6 @@
 __all__ = ['Recipe', 'get_learner', 'plot_history', 'train', 'quiet_unless_interactive', 'load_run', 'evaluate_run']
 
 # %% ../nbs/11_training.ipynb #969c85be
-import json
 import math
 import sys
 import time
@@ -29,7 +28,7 @@ from .loaders import PIPELINES, get_dls, test_dl
 from .metrics import evaluate
 from .one_cycle import find_lr_range, fit_one_cycle, one_cycle, plot_schedule
 from .optimizer import decay_groups, fused_adam
-from .run_folder import check_out, environment, load_model, make_out, save_figure, save_model, write_json
+from .run_folder import RECIPE_VERSION, check_out, environment, load_model, make_out, read_record, save_figure, save_model, write_json
 
 # %% ../nbs/11_training.ipynb #59a83d3d
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def train(
 
     make_out(out)
     chosen = dict(device=str(device), precision=precision, lr_max=lr_max, num_workers=dls.train.fake_l.num_workers)
-    write_json(out/'recipe.json', dict(version=1, model='custom_resnet', recipe=asdict(recipe), chosen=chosen, data=_describe(data, dls),
+    write_json(out/'recipe.json', dict(version=RECIPE_VERSION, model='custom_resnet', recipe=asdict(recipe), chosen=chosen, data=_describe(data, dls),
                                        **environment(device), lr_find=found and found.to_dict()))
 
     history = History(out/'history.csv', None if interactive else log)
@@ -188,14 +187,12 @@ def load_run(
 ):
     "`(learn, data, record)` of a finished run: a `Learner` with its weights, the data, the content of its `recipe.json`. Raises `S8FastError`."
     run, device = Path(run).expanduser(), pick_device(device)
-    path = run/'recipe.json'
-    if not path.is_file(): raise S8FastError(f'{run} is no run folder (it has no recipe.json): give the --out of a training run.')
+    record = read_record(run)
     try:
-        record = json.loads(path.read_text(encoding='utf8'))
         recipe, vocab, chosen = Recipe(**record['recipe']), list(map(str, record['data']['vocab'])), record['chosen']
         precision = chosen['precision'] if torch.device(chosen['device']).type == device.type else 'auto'
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:
-        raise S8FastError(f'{path} is not the recipe of a run ({e}): train again.') from e
+    except (ValueError, KeyError, TypeError, RuntimeError) as e:
+        raise S8FastError(f'{run/"recipe.json"} is not the recipe of a run ({e}): train again.') from e
     data = load_data(data)
     if list(data.vocab) != vocab:
         raise S8FastError(f'The classes of the data ({", ".join(data.vocab)}) are not those of {run} ({", ".join(vocab)}): '

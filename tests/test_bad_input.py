@@ -8,6 +8,7 @@ import torch
 from conftest import TINY, draw_data, write_batches, write_folders, write_pickle
 from fastai.learner import Learner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from s8fast.images import S8FastError, load_cifar10, read_image
 from s8fast.training import Recipe
@@ -196,7 +197,7 @@ def test_output_file_of_the_finder(refused, out, monkeypatch):
 CHOICES = dict(
     epochs=(0, -1), bs=(0, -8), seed=(-1, 2**32), lr_max=(0, -0.1, 'nan', 'inf', '-inf', 'fast'), div=(0, -1, 0.5, 'nan', 'inf'),
     pct_start=(0, 1, -1, 'nan'), shape=('step', ''), mom_max=(1.5, 'nan'), mom_min=(-0.1, 'inf'), wd=(-1, 'nan', 'inf'),
-    valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
+    valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), pipeline=('fast', ''), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
 
 @pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('option, value', [(k, v) for k, vs in CHOICES.items() for v in vs])
@@ -275,12 +276,21 @@ def half_a_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text()[:100])
 def recipe_of_something_else(run): o = run/'recipe.json'; o.write_text('{"flour": 500}'); return o, 'train again'
 def recipe_of_bytes(run): o = run/'recipe.json'; o.write_bytes(b'\xff\xfe\x00'); return o, 'train again'
 def impossible_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"epochs": 2', '"epochs": -2')); return o, 'epochs=-2', 'train again'
+def newer_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"version": 1', '"version": 2')); return o, 'version 2', 'upgrade'
 def no_weights(run): o = run/'model.safetensors'; o.unlink(); return o, 'is missing', 'train again'
 def half_the_weights(run): o = run/'model.safetensors'; o.write_bytes(o.read_bytes()[:1000]); return o, 'does not hold the weights'
+def weights_of_another_network(run): o = run/'model.safetensors'; save_file(torch.nn.Linear(2, 2).state_dict(), o); return o, 'does not hold the weights', 'Missing key'
+def weights_of_other_shapes(run):
+    o = run/'model.safetensors'
+    state = load_file(o)
+    save_file({**state, 'fc.bias': torch.zeros(7)}, o)
+    return o, 'does not hold the weights', 'fc.bias'
+def a_flipped_byte_in_the_header(run): o = run/'model.safetensors'; b = bytearray(o.read_bytes()); b[20] ^= 0x80; o.write_bytes(b); return o, 'does not hold the weights'
 def a_pickle_for_weights(run): o = run/'model.safetensors'; torch.save({}, o); return o, 'does not hold the weights'
 
-@pytest.mark.parametrize('spoil', [no_run, no_recipe, half_a_recipe, recipe_of_something_else, recipe_of_bytes, impossible_recipe, no_weights,
-                                   half_the_weights, a_pickle_for_weights], ids=lambda f: f.__name__)
+@pytest.mark.parametrize('spoil', [no_run, no_recipe, half_a_recipe, recipe_of_something_else, recipe_of_bytes, impossible_recipe, newer_recipe,
+                                   no_weights, half_the_weights, weights_of_another_network, weights_of_other_shapes, a_flipped_byte_in_the_header,
+                                   a_pickle_for_weights], ids=lambda f: f.__name__)
 def test_run_folder(refused, run, png, spoil):
     parts = spoil(run)
     load_cifar10(png)

@@ -190,12 +190,12 @@ def test_help_explains_every_option(call_command, name):
     shown, options = read_help(call_command(name, '--help').stdout), inspect.signature(getattr(cli, name)).parameters
     for option, o in options.items():
         assert len(shown[option]) > len(option) + 20
-        if o.default not in (None, o.empty): assert shown[option].endswith(f'(default: {o.default})')
+        if o.default not in (None, o.empty): assert f'(default: {o.default})' in shown[option]
 
 
 def test_help_lists_the_recipe(call_command):
     shown = read_help(call_command('s8fast_train', '--help').stdout)
-    for name, default in DEFAULTS.items(): assert shown[name].endswith(f'(default: {"auto" if default is None else default})')
+    for name, default in DEFAULTS.items(): assert f'(default: {"auto" if default is None else default})' in shown[name]
 
 
 def test_defaults_are_the_recipes():
