@@ -7,13 +7,10 @@ __all__ = ['train_augment', 'AlbumentationsTransform', 'BatchAugment']
 
 # %% ../nbs/01_augment.ipynb #11a7032d
 import os
-os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1') # importing albumentations would look up its newest version on the network
-
 import random
 import warnings
 from dataclasses import dataclass
 
-import albumentations as A
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -30,6 +27,8 @@ def train_augment(
     flip=0.5,              # probability of a horizontal flip
 ):
     "The recipe's training augmentation as an albumentations `Compose` for uint8 images `[32, 32, 3]`."
+    os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1') # its import would look up its newest version on the network
+    import albumentations as A # slow, and the batch pipeline does without
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         steps = [A.Pad(pad, fill=0), A.RandomCrop(32, 32), A.HorizontalFlip(p=flip)]

@@ -9,6 +9,7 @@ __all__ = ['Recipe', 'get_learner', 'plot_history', 'train', 'quiet_unless_inter
 import math
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,7 @@ def get_learner(
                    wd=[recipe.wd, recipe.wd if recipe.wd_bn_bias else 0.], moms=(recipe.mom_max, recipe.mom_min, recipe.mom_max),
                    cbs=[*precision_callbacks(precision, recipe.channels_last), LossOnDevice()])
 
-# %% ../nbs/11_training.ipynb #d823cc8b
+# %% ../nbs/11_training.ipynb #d60b13e0
 def plot_history(
     rows, # dictionaries with the keys of `COLUMNS`
 ):
@@ -128,7 +129,7 @@ def train(
         f'{device}, {precision}{", channels-last" if recipe.channels_last else ""}{", compiled" if recipe.compile else ""}; {recipe.pipeline} pipeline')
     lap('startup')
 
-    found = find_lr_range(learn) if recipe.lr_max is None else None
+    with _compiling(recipe): found = find_lr_range(learn) if recipe.lr_max is None else None
     lr_max = found.lr_max if found else recipe.lr_max
     if found: log(f'learning rates found: LRMIN {found.lr_min:.2e}, LRMAX {found.lr_max:.2e}; '
                   f'the cycle runs from {lr_max/recipe.div:.2e} to {lr_max:.2e} and back')
@@ -140,8 +141,9 @@ def train(
                                        **environment(device), lr_find=found and found.to_dict()))
 
     history = History(out/'history.csv', None if interactive else log)
-    fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, (recipe.mom_max, recipe.mom_min),
-                  cbs=[history, StopOnNonFinite()])
+    with _compiling(recipe):
+        fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, (recipe.mom_max, recipe.mom_min),
+                      cbs=[history, StopOnNonFinite()])
     lap('training')
     if len(history.rows) < recipe.epochs or not math.isfinite(history.rows[-1]['valid_loss']):
         epoch = min(len(history.rows) + 1, recipe.epochs)
@@ -157,6 +159,15 @@ def train(
     log(f'test accuracy {test["accuracy"]:.2%} (with flip TTA {test["accuracy_tta"]:.2%}), loss {test["loss"]:.4f}; '
         f'validation accuracy {valid["accuracy"]:.2%}; trained in {seconds["training"]:.0f} s; all of it is in {out}')
     return final
+
+@contextmanager
+def _compiling(recipe):
+    "Turns a failure of `torch.compile` inside into `S8FastError`."
+    try: yield
+    except RuntimeError as e:
+        if not (recipe.compile and type(e).__module__.startswith(('torch._dynamo', 'torch._inductor'))): raise
+        reason = ' '.join(str(e).split())[:150]
+        raise S8FastError(f'torch.compile failed here ({reason}): leave --compile out, or install the C++ compiler (on a GPU: triton) that it needs.') from e
 
 def quiet_unless_interactive(learn):
     "Keep fastai's bar and table for a terminal or a notebook only; returns which of the two it is."
@@ -179,7 +190,7 @@ def _draw(out, learn, rows, found):
     learn.dls.show_batch(max_n=24, nrows=3, ncols=8, figsize=(9, 4.2))
     save_figure(plt.gcf(), out/'batch.png')
 
-# %% ../nbs/11_training.ipynb #2b627eb1
+# %% ../nbs/11_training.ipynb #f0ab88c3
 def load_run(
     run,           # a run folder
     data,          # an `ImageData`, or what `load_data` takes

@@ -265,6 +265,14 @@ def test_a_rate_at_which_the_loss_explodes(call_command, png, tmp_path):
     assert not {'metrics.json', 'model.safetensors'} & set(names(tmp_path/'run'))  # nothing that could pass for a result
 
 
+def test_compile_without_a_compiler(run_command, tmp_path):
+    done = run_command('s8fast_train', '--data', 'digits', '--out', tmp_path/'run', '--lr_max', 1e-3, '--compile', *TINY,
+                       env=dict(CXX='/no/such/compiler', TORCHINDUCTOR_CACHE_DIR=str(tmp_path/'cache')))
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert [o for o in done.stderr.splitlines() if o.startswith('s8fast_train: torch.compile failed') and '--compile' in o]
+    assert not {'metrics.json', 'model.safetensors'} & set(names(tmp_path/'run'))
+
+
 # The run folder that evaluate is given
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+"What the benchmarks share: which device, what was measured on it, and a table."
+import os, platform, statistics
+
+import torch
+from s8fast.callbacks import pick_device
+
+
+def header(device, *more):
+    "Device and versions, one line."
+    import fastai
+    from s8fast.run_folder import environment
+    what = environment(device)['device']
+    return ', '.join([f'{what["name"]} ({what["type"]}, {what["threads"]} threads of {os.cpu_count()} cores)', f'torch {torch.__version__}',
+                      f'fastai {fastai.__version__}', f'python {platform.python_version()}', *more])
+
+
+def wait(device):
+    "Until the device has done what was asked of it."
+    if device.type == 'cuda': torch.cuda.synchronize()
+    if device.type == 'mps': torch.mps.synchronize()
+
+
+def matmul_rate(device, dtype=torch.bfloat16, n=None, repeats=5):
+    "Multiply-adds per second, times two, of an n by n matrix product: the best of `repeats`."
+    import time
+    n = n or (8192 if device.type == 'cuda' else 2048)
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    best = float('inf')
+    for _ in range(repeats + 1):
+        wait(device)
+        start = time.perf_counter()
+        a @ b
+        wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2*n**3/best
+
+
+def table(head, rows):
+    "Rows of text and numbers as aligned lines; the first column to the left."
+    rows = [[o if isinstance(o, str) else f'{o:,}' if isinstance(o, int) else f'{o:.3g}' if o < 100 else f'{o:,.0f}' for o in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return '\n'.join('  '.join(o.ljust(w) if i == 0 else o.rjust(w) for i, (o, w) in enumerate(zip(row, widths))).rstrip() for row in rows)
+
+
+def spread(seconds):
+    "n, median, lowest and highest of a row's measurements."
+    return len(seconds), statistics.median(seconds), min(seconds), max(seconds)
