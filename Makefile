@@ -39,7 +39,11 @@ export: $(STAMP)  ## notebooks -> package and README
 readme: $(STAMP)  ## nbs/index.ipynb -> README.md
 	$(BIN)/python tools/make_readme.py
 
-bench: $(STAMP)  ## timings, side by side in one run
+BENCH_DATA ?= digits
+bench: $(STAMP)  ## timings, side by side; BENCH_DATA=... for real images
+	$(BIN)/python bench/step.py --data $(BENCH_DATA)
+	$(BIN)/python bench/pipeline.py --data $(BENCH_DATA)
+	$(BIN)/python bench/startup.py --data $(BENCH_DATA)
 	$(BIN)/python bench/memory.py
 
 clean:  ## remove the environment and what was built; runs/ stays

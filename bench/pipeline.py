@@ -9,7 +9,7 @@ from itertools import islice
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-from common import header, pick_device, spread, table, wait
+from common import enough, header, pick_device, spread, table, wait
 from s8fast.images import load_data
 from s8fast.loaders import get_dls
 
@@ -31,7 +31,7 @@ def main():
     parser.add_argument('--rounds', type=int, default=5, help='turns of each row')
     parser.add_argument('--device', default='auto')
     args = parser.parse_args()
-    device, data = pick_device(args.device), load_data(args.data)
+    device, data = pick_device(args.device), enough(load_data(args.data), 24*args.bs)
     dl = {f'item, {n} workers': get_dls(data, args.bs, pipeline='item', num_workers=n, device=device).train for n in (0, 1, 2)}
     dl['batch'] = get_dls(data, args.bs, pipeline='batch', device=device).train
     found = {k: [] for k in dl}

@@ -14,7 +14,7 @@ warnings.filterwarnings('ignore')
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import header, pick_device, spread, table, wait
+from common import enough, header, pick_device, spread, table, wait
 from fastai.callback.core import Callback, CancelFitException
 from s8fast.callbacks import PRECISIONS, pick_precision
 from s8fast.custom_resnet import CustomResNet
@@ -134,21 +134,24 @@ def main():
     parser.add_argument('--rounds', type=int, default=3, help='turns of each row')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--compile', action='store_true', help='a row with torch.compile, too')
+    parser.add_argument('--rows', nargs='+', default=[''], help='only rows whose names hold one of these texts, and the first')
     args = parser.parse_args()
-    device, data = pick_device(args.device), load_data(args.data)
+    device, data = pick_device(args.device), enough(load_data(args.data), 12*args.bs)
     best = pick_precision('auto', device)
     common = dict(bs=args.bs, device=args.device)
     with tempfile.TemporaryDirectory() as tmp:
         base = f'bare loop, {best}, channels-last'
-        rows = {base: bare(best, True, args.bs, device)}
+        makers = {base: lambda: bare(best, True, args.bs, device)}
         for precision in dict.fromkeys((best, 'fp32')):
             for channels_last in (True, False):
-                rows.setdefault(f'bare loop, {precision}, {"channels-last" if channels_last else "contiguous"}', bare(precision, channels_last, args.bs, device))
-        rows['s8fast, batch pipeline'] = ours(data, pipeline='batch', **common)
-        if args.compile: rows['s8fast, batch pipeline, compiled'] = ours(data, pipeline='batch', compile=True, **common)
-        rows['s8fast, item pipeline'] = ours(data, pipeline='item', **common)
-        rows['stock fastai'] = stock(image_folder(data, (args.steps + 8)*args.bs, Path(tmp)), args.bs, device)
-        rows['plain course loop'] = course(data, args.bs, device)
+                makers.setdefault(f'bare loop, {precision}, {"channels-last" if channels_last else "contiguous"}',
+                                  lambda p=precision, c=channels_last: bare(p, c, args.bs, device))
+        makers['s8fast, batch pipeline'] = lambda: ours(data, pipeline='batch', **common)
+        if args.compile: makers['s8fast, batch pipeline, compiled'] = lambda: ours(data, pipeline='batch', compile=True, **common)
+        makers['s8fast, item pipeline'] = lambda: ours(data, pipeline='item', **common)
+        makers['stock fastai'] = lambda: stock(image_folder(data, (args.steps + 8)*args.bs, Path(tmp)), args.bs, device)
+        makers['plain course loop'] = lambda: course(data, args.bs, device)
+        rows = {k: make() for k, make in makers.items() if k == base or any(o in k for o in args.rows)}
         found = {k: [] for k in rows}
         for _ in range(args.rounds):
             for k, run in rows.items(): found[k] += run(args.steps)

@@ -33,9 +33,11 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(-
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; height: auto; background: white; border-radius: .3rem; }
+.pairs td { white-space: normal; } .pairs td:last-child { text-align: left; }
+@media (max-width: 40rem) { th, td { padding: .2rem .3rem; font-size: .8rem; } .wide img { max-width: none; width: 40rem; } }
 '''
 
-PAGE = '''{% macro table(head, rows) %}<div class="scroll"><table><thead><tr>{% for o in head %}<th scope="col">{{ o }}</th>{% endfor %}</tr></thead>
+PAGE = '''{% macro table(head, rows) %}<div class="scroll"><table{% if head|length == 2 %} class="pairs"{% endif %}><thead><tr>{% for o in head %}<th scope="col">{{ o }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for o in row %}<td>{{ o }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endmacro -%}
 <!DOCTYPE html>
@@ -45,7 +47,7 @@ PAGE = '''{% macro table(head, rows) %}<div class="scroll"><table><thead><tr>{% 
 {% if figures %}<div class="big">{% for name, value in figures %}<div>{{ name }}<b>{{ value }}</b></div>{% endfor %}</div>{% endif %}
 {% for s in sections %}<h2>{{ s.title }}</h2>
 {% if s.text %}<p>{{ s.text }}</p>{% endif %}
-{% for src, alt in s.pictures or () %}<p><img src="{{ src }}" alt="{{ alt }}"></p>
+{% for src, alt, wide in s.pictures or () %}<p class="scroll{{ ' wide' if wide }}"><img src="{{ src }}" alt="{{ alt }}"></p>
 {% endfor %}{% if s.rows %}{{ table(s.head, s.rows) }}{% endif %}
 {% endfor %}</body></html>
 '''
@@ -54,7 +56,9 @@ def render(**values):
     "The page as text; every value is escaped."
     return Environment(autoescape=True).from_string(PAGE).render(style=STYLE, **values)
 
-def _inline(png): return 'data:image/png;base64,' + base64.b64encode(png if isinstance(png, bytes) else png.read_bytes()).decode()
+def _picture(png, alt):
+    "Source, text, and whether the picture is too wide for a phone and is scrolled there (a PNG's width stands in its bytes 16 to 19)."
+    return 'data:image/png;base64,' + base64.b64encode(png).decode(), alt, int.from_bytes(png[16:20], 'big') > 640
 
 def _write(path, text):
     write_whole(path, lambda tmp: tmp.write_text(text, encoding='utf8'))
@@ -74,6 +78,7 @@ def _read_figures(run):
 
 def _percent(x): return f'{x:.2%}'
 def _four(x): return f'{x:.4f}'
+def _short(x): return f'{x:.6g}' if isinstance(x, float) else x
 
 #: The pictures of a report: file name, and what it shows for whoever cannot see it.
 PICTURES = dict(
@@ -89,7 +94,7 @@ PICTURES = dict(
 
 def _sections(run, record, metrics, rows, p, layers):
     "The page's sections, in order, as dictionaries for the template."
-    def pictures(*names): return [(_inline(run/f'{o}.png'), PICTURES[o]) for o in names if (run/f'{o}.png').is_file()]
+    def pictures(*names): return [_picture((run/f'{o}.png').read_bytes(), PICTURES[o]) for o in names if (run/f'{o}.png').is_file()]
     test, data, found = metrics['test'], record['data'], record.get('lr_find')
     parts = [metrics[o] for o in ('test', 'valid')]
     final = [('accuracy', 'accuracy', _percent), ('accuracy with flip TTA', 'accuracy_tta', _percent), ('loss', 'loss', _four),
@@ -111,7 +116,7 @@ def _sections(run, record, metrics, rows, p, layers):
     yield dict(title='Epochs', head=('epoch', 'lr', 'train loss', 'train acc', 'valid loss', 'valid acc', 'seconds'),
                rows=[(f'{o["epoch"]:.0f}', f'{o["lr"]:.2e}', _four(o['train_loss']), _percent(o['train_accuracy']), _four(o['valid_loss']),
                       _percent(o['valid_accuracy']), f'{o["seconds"]:.1f}') for o in rows])
-    yield dict(title='Recipe', head=('choice', 'value'), rows=[*record['recipe'].items(), *((f'{k} (chosen)', v) for k, v in record['chosen'].items())])
+    yield dict(title='Recipe', head=('choice', 'value'), rows=[*((k, _short(v)) for k, v in record['recipe'].items()), *((f'{k} (chosen)', _short(v)) for k, v in record['chosen'].items())])
     yield dict(title='Data, versions, hardware', head=('', ''), rows=[
         ('data', f'{data["name"]} ({data["edition"]})'), ('fingerprint', data['fingerprint'][:16]),
         ('images', f'{data["n_train"]:,} training, {data["n_valid"]:,} validation, {data["n_test"]:,} test'),
@@ -166,7 +171,7 @@ def compare_runs(
     sections = [dict(title='Results', head=('run', 'test acc', 'with flip TTA', 'test loss', 'valid acc', 'epochs', 'training s'), rows=results),
                 dict(title='What differs', head=('choice', *names), rows=[(k, *(o.get(k) for o in records)) for k in keys],
                      text='' if keys else 'The recipes are the same.'),
-                dict(title='Curves', pictures=[(_inline(picture.getvalue()), f'Validation loss and accuracy of {", ".join(names)}')])]
+                dict(title='Curves', pictures=[_picture(picture.getvalue(), f'Validation loss and accuracy of {", ".join(names)}')])]
     return _write(out, render(title=f'{len(runs)} runs side by side', summary='Weights of the last epoch.', sections=sections))
 
 def _read_choices(run):
