@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from common import enough, header, pick_device, spread, table, wait
 from fastai.callback.core import Callback, CancelFitException
+from fastai.optimizer import Adam
+from fastai.torch_core import trainable_params
 from s8fast.callbacks import PRECISIONS, pick_precision
 from s8fast.custom_resnet import CustomResNet
 from s8fast.images import load_data
@@ -58,9 +60,10 @@ def bare(precision, channels_last, bs, device):
     return run
 
 
-def ours(data, **choices):
-    "s8fast's Learner as `s8fast_train` runs it."
+def ours(data, fused=True, **choices):
+    "s8fast's Learner as `s8fast_train` runs it; or with fastai's own Adam."
     learn = get_learner(Recipe(lr_max=1e-3, **choices), data)
+    if not fused: learn.opt_func, learn.splitter, learn.wd = Adam, trainable_params, .5
     quiet_unless_interactive(learn)
     def run(n):
         clock = Clock(next(learn.model.parameters()).device)
@@ -147,6 +150,7 @@ def main():
                 makers.setdefault(f'bare loop, {precision}, {"channels-last" if channels_last else "contiguous"}',
                                   lambda p=precision, c=channels_last: bare(p, c, args.bs, device))
         makers['s8fast, batch pipeline'] = lambda: ours(data, pipeline='batch', **common)
+        makers["s8fast, batch pipeline, fastai's Adam"] = lambda: ours(data, fused=False, pipeline='batch', **common)
         if args.compile: makers['s8fast, batch pipeline, compiled'] = lambda: ours(data, pipeline='batch', compile=True, **common)
         makers['s8fast, item pipeline'] = lambda: ours(data, pipeline='item', **common)
         makers['stock fastai'] = lambda: stock(image_folder(data, (args.steps + 8)*args.bs, Path(tmp)), args.bs, device)

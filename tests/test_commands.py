@@ -153,6 +153,15 @@ def test_trains_on_the_original_batches(call_command, batches, png, tmp_path):
     assert call_command('s8fast_evaluate', tmp_path/'run', '--data', png, '--device', 'cpu').returncode == 0  # the same images from files
 
 
+def test_item_pipeline_from_training_to_report(call_command, png, tmp_path):
+    flags = [o for o in TINY if o != '--no_report']
+    done = call_command('s8fast_train', '--data', png, '--out', tmp_path/'run', '--epochs', 1, '--lr_max', 1e-3, '--pipeline', 'item', *flags)
+    assert done.returncode == 0 and 'item pipeline' in done.stdout and (tmp_path/'run'/'report.html').is_file()
+    assert read_json(tmp_path/'run'/'recipe.json')['recipe']['pipeline'] == 'item'
+    accuracy = read_json(tmp_path/'run'/'metrics.json')['test']['accuracy']
+    assert call_command('s8fast_evaluate', tmp_path/'run', '--data', png, '--device', 'cpu').stdout.startswith(f'accuracy {accuracy:.2%} ')
+
+
 def test_layouts_hold_the_same_data(png, jpeg, batches, data):
     a, b, c = (load_cifar10(o, cache=False) for o in (png, batches, jpeg))
     assert a.fingerprint == b.fingerprint and a.vocab == b.vocab == c.vocab == tuple(VOCAB)
