@@ -25,6 +25,7 @@ notebooks: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py
 
 newest: $(NEWEST)/.installed  ## the commands' tests without the development pins
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e .
 	@$(NEWEST)/bin/python -c "from importlib.metadata import version as v; print('newest versions:', *(f'{o} {v(o)}' for o in 'fastai fastcore torch numpy'.split()))"
 	$(NEWEST)/bin/pytest tests/test_commands.py
 

@@ -80,5 +80,5 @@ class BatchAugment:
         x = F.pad(x, (0, 0) + 4*(self.pad,))[torch.arange(n, device=x.device)[:, None, None], rows[:, :, None], cols[:, None]]
         if not self.hole: return x
         in_hole = [(hole <= o) & (o < hole + self.hole) for hole, o in ((hole_top, ys), (hole_left, xs))]
-        fill = torch.tensor([round(255*o) for o in self.mean], dtype=torch.uint8, device=x.device)
+        fill = torch.tensor([round(255*o) for o in self.mean], dtype=torch.uint8).to(x.device, non_blocking=True)
         return torch.where((in_hole[0][:, :, None] & in_hole[1][:, None])[..., None], fill, x)

@@ -108,13 +108,14 @@ class _SmoothLoss(AvgSmoothLoss):
         self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
 
 class LossOnDevice(Callback):
-    "Keeps the recorder's running loss on the device until the epoch ends."
+    "Keeps the recorder's running loss on the device until the epoch, or the fit, ends."
     order = 49 # before the Recorder
     def before_fit(self): self.learn.recorder.smooth_loss = _SmoothLoss()
     def after_epoch(self):
         losses = self.recorder.losses
         new = [i for i, o in enumerate(losses) if isinstance(o, torch.Tensor) and o.device.type != 'cpu']
         for i, o in zip(new, torch.stack([losses[i] for i in new]).cpu() if new else ()): losses[i] = o
+    def after_fit(self): self.after_epoch() # of an epoch that was cut short, as the finder's is
 
 class StopOnNonFinite(Callback):
     "Stops training when the loss is not finite: at that step on a CPU, at the end of that epoch elsewhere."

@@ -25,9 +25,9 @@ from .images import S8FastError, split
 
 # %% ../nbs/02_loaders.ipynb #72ff4517
 class _Lookup:
-    "Item number to array row, for a DataBlock; a class so that worker processes can be handed it."
-    def __init__(self, values): self.values = values
-    def __call__(self, i): return self.values[i]
+    "Item number to image or class name, for a DataBlock; a class so that worker processes can be handed it."
+    def __init__(self, train, test): self.train, self.test = train, test
+    def __call__(self, i): return self.train[i] if i < len(self.train) else self.test[i - len(self.train)]
 
 def cifar10_block(
     data,         # an `ImageData`
@@ -35,26 +35,31 @@ def cifar10_block(
     augment=None, # an albumentations transform for training images; None: none
 ):
     "The recipe's `DataBlock`; items 0 to n-1 are `data`'s training images, n to n+m-1 its test images."
-    images = np.concatenate([data.train_images, data.test_images])
-    names = [data.vocab[o] for o in (*data.train_labels, *data.test_labels)]
+    names = [[data.vocab[o] for o in labels] for labels in (data.train_labels, data.test_labels)]
     return DataBlock(blocks=(ImageBlock, CategoryBlock(vocab=list(data.vocab), sort=False)),
-                     getters=[_Lookup(images), _Lookup(names)], splitter=IndexSplitter(list(valid_idx)),
+                     getters=[_Lookup(data.train_images, data.test_images), _Lookup(*names)], splitter=IndexSplitter(list(valid_idx)),
                      item_tfms=[AlbumentationsTransform(augment)] if augment else None,
                      batch_tfms=[Normalize.from_stats(*data.stats)])
 
 # %% ../nbs/02_loaders.ipynb #0ae16898
 class _Store:
-    "Images, uint8 `[n, h, w, 3]`, and labels, int64 `[n]`, on whatever device they were last asked for; shared by the loaders of a run."
-    def __init__(self, images, labels): self.tensors = torch.from_numpy(images), torch.from_numpy(labels)
-    def to(self, device):
-        "Both tensors, moved to `device` for good."
-        self.tensors = tuple(o.to(device) for o in self.tensors)
-        return self.tensors
+    "Images, uint8 `[n, h, w, 3]`, and labels, int64 `[n]`, of the training and of the test part; shared by the loaders of a run."
+    def __init__(self, data):
+        self.parts = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))]
+
+    def on(self, device, rows):
+        "Images and labels of the part that holds the item numbers `rows`, moved to `device` for good, and where in it they are."
+        n = len(self.parts[0][1])
+        which = rows >= n
+        if which.any() and not which.all(): return *(torch.cat(o).to(device) for o in zip(*self.parts)), rows.to(device)
+        i = int(which.any())
+        self.parts[i] = tuple(o.to(device) for o in self.parts[i])
+        return *self.parts[i], (rows - i*n).to(device)
 
 class BatchDL(TfmdDL):
     "A fastai `DataLoader` over the item numbers of `cifar10_block` that makes whole batches on its device."
     def __init__(self,
-        dataset,      # fastai `Datasets`, whose items are rows of `store`
+        dataset,      # fastai `Datasets`, whose items are rows of the training images, or go on in the test images
         store=None,   # images and labels
         augment=None, # a `BatchAugment` for training images; None: none
         **kwargs      # of `TfmdDL`
@@ -63,8 +68,11 @@ class BatchDL(TfmdDL):
         self.store, self.augment = store, augment
 
     def new(self, dataset=None, cls=None, **kwargs):
-        "A loader like this one over another `dataset`, with the arguments in `kwargs` changed."
-        return super().new(dataset, cls, **{'store': self.store, 'augment': self.augment, **kwargs})
+        "A loader like this one over another `dataset`; a plain `TfmdDL` where its items are images of the user's own and not item numbers."
+        items = (self.dataset if dataset is None else dataset).items
+        if cls is None and len(items) and not isinstance(items[0], (int, np.integer)): cls = TfmdDL
+        own = dict(store=self.store, augment=self.augment) if issubclass(cls or BatchDL, BatchDL) else {}
+        return super().new(dataset, cls, **{**own, **kwargs})
 
     def shuffle_fn(self, idxs):
         "An epoch's order, from PyTorch's generator."
@@ -72,16 +80,15 @@ class BatchDL(TfmdDL):
 
     def __iter__(self):
         self.before_iter()
-        images, labels = self.store.to(self.device)
         n, bs = self.n, self.bs
         rows = torch.as_tensor(np.asarray(self.dataset.items)[list(islice(self.get_idxs(), n))])
+        images, labels, rows = self.store.on(self.device, rows)
         augment = self.augment if self.dataset.split_idx == 0 else None
         draws = augment.draw(n, images.shape[1]).to(self.device, non_blocking=True) if augment else None
-        rows = rows.to(self.device, non_blocking=True)
         for i in range(0, n - n % bs if self.drop_last else n, bs):
             x, y = images[rows[i:i + bs]], labels[rows[i:i + bs]]
             if augment: x = augment(x, draws[i:i + bs])
-            yield self.after_batch((TensorImage(x.permute(0, 3, 1, 2)), TensorCategory(y))[:len(self.dataset.tls)])
+            yield self.after_batch((TensorImage(x.permute(0, 3, 1, 2).contiguous()), TensorCategory(y))[:len(self.dataset.tls)])
         self.after_iter()
 
 # %% ../nbs/02_loaders.ipynb #06604a0e
@@ -111,8 +118,7 @@ def get_dls(
     block = cifar10_block(data, valid_idx, None if batched else augment)
     how = dict(num_workers=num_workers)
     if batched:
-        store = _Store(block.getters[0].values, np.concatenate([data.train_labels, data.test_labels]))
-        how = dict(dl_type=partial(BatchDL, store=store, augment=augment))
+        how = dict(dl_type=partial(BatchDL, store=_Store(data), augment=augment))
     return block.dataloaders(range(len(data.train_labels)), bs=bs, val_bs=max(bs, 1024), drop_last=drop_last, device=device, **how)
 
 def test_dl(

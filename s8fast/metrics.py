@@ -8,8 +8,11 @@ __all__ = ['predict_logits', 'compute_metrics', 'evaluate', 'metrics_table']
 # %% ../nbs/08_metrics.ipynb #f9598c8e
 import torch
 import torch.nn.functional as F
+from fastai.callback.fp16 import MixedPrecision
 from sklearn.metrics import precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
+
+from .callbacks import Autocast, ChannelsLast
 
 # %% ../nbs/08_metrics.ipynb #3bbe085b
 def predict_logits(
@@ -19,12 +22,13 @@ def predict_logits(
 ):
     "Logits, float32 `[n, n_classes]`, and targets, int64 `[n]`, on the CPU, at the run's precision."
     model, cbs = learn.model.eval(), learn.cbs.sorted('order')
-    cast = next((o.dtype for o in cbs if hasattr(o, 'dtype')), None)
+    cast = next((o.dtype if isinstance(o, Autocast) else torch.float16 for o in cbs if isinstance(o, (Autocast, MixedPrecision))), None)
+    layout = torch.channels_last if any(isinstance(o, ChannelsLast) for o in cbs) else torch.contiguous_format
     device = next(model.parameters()).device
     logits, targets = [], []
     with torch.no_grad(), torch.autocast(device.type, dtype=cast or torch.bfloat16, enabled=cast is not None):
         for x, y in dl:
-            x = x.as_subclass(torch.Tensor).to(device, memory_format=torch.channels_last)
+            x = x.as_subclass(torch.Tensor).to(device, memory_format=layout)
             logits.append(model(x.flip(3) if flip else x).float().cpu()); targets.append(y.as_subclass(torch.Tensor).cpu())
     return torch.cat(logits), torch.cat(targets)
 

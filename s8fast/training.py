@@ -167,7 +167,7 @@ def _compiling(recipe):
     except RuntimeError as e:
         if not (recipe.compile and type(e).__module__.startswith(('torch._dynamo', 'torch._inductor'))): raise
         reason = ' '.join(str(e).split())[:150]
-        raise S8FastError(f'torch.compile failed here ({reason}): leave --compile out, or install the C++ compiler (on a GPU: triton) that it needs.') from e
+        raise S8FastError(f'torch.compile failed here ({reason}): leave --compile out, or install the C++ compiler (on a GPU: triton) that it needs; then give --force to use the folder again.') from e
 
 def quiet_unless_interactive(learn):
     "Keep fastai's bar and table for a terminal or a notebook only; returns which of the two it is."
@@ -200,7 +200,8 @@ def load_run(
     run, device = Path(run).expanduser(), pick_device(device)
     record = read_record(run)
     try:
-        recipe, vocab, chosen = Recipe(**record['recipe']), list(map(str, record['data']['vocab'])), record['chosen']
+        recipe = Recipe(**{'pipeline': 'item', **record['recipe']}) # the first runs had no other
+        vocab, chosen = list(map(str, record['data']['vocab'])), record['chosen']
         precision = chosen['precision'] if torch.device(chosen['device']).type == device.type else 'auto'
     except (ValueError, KeyError, TypeError, RuntimeError) as e:
         raise S8FastError(f'{run/"recipe.json"} is not the recipe of a run ({e}): train again.') from e

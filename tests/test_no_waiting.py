@@ -43,23 +43,39 @@ def watched(learn, monkeypatch, *cbs):
     return watch.asked
 
 
-def make(few):
+def make(few, monkeypatch):
     learn = get_learner(Recipe(bs=32, lr_max=1e-3, precision='fp32', device='cpu', valid_pct=.1), few)
+    monkeypatch.setattr('sys.stdout.isatty', lambda: False)  # a bar asks for the loss at each step
     quiet_unless_interactive(learn)
     return learn
 
 
 def test_no_step_asks_for_a_value(few, monkeypatch):
-    assert watched(make(few), monkeypatch) == set()
+    assert watched(make(few, monkeypatch), monkeypatch) == set()
 
 
 def test_the_watch_notices(few, monkeypatch):
     class Asks(Callback):
         def after_batch(self): self.loss.item()
-    assert watched(make(few), monkeypatch, Asks()) == {'item'}
+    assert watched(make(few, monkeypatch), monkeypatch, Asks()) == {'item'}
 
 
 def test_the_running_loss_of_fastai_would_ask(few, monkeypatch):
-    learn = make(few)
+    learn = make(few, monkeypatch)
     learn.remove_cbs([o for o in learn.cbs if type(o).__name__ == 'LossOnDevice'])
     assert 'cpu' in watched(learn, monkeypatch)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_no_step_waits_for_the_gpu(few, monkeypatch):
+    class Strict(Callback):
+        "PyTorch raises at whatever waits for the device, from the first step to the last."
+        order = -100
+        def before_batch(self): torch.cuda.set_sync_debug_mode('error' if self.training else 'default')
+        def after_train(self): torch.cuda.set_sync_debug_mode('default')
+        after_cancel_train = after_train
+    monkeypatch.setattr('sys.stdout.isatty', lambda: False)
+    learn = get_learner(Recipe(bs=32, lr_max=1e-3, precision='fp32', device='cuda', valid_pct=.1), few)
+    quiet_unless_interactive(learn)
+    try: fit_one_cycle(learn, 1, 1e-3, cbs=[Strict(), History()])
+    finally: torch.cuda.set_sync_debug_mode('default')
