@@ -29,7 +29,7 @@ def whole(args):
     device = pick_device(args.device)
     rate = matmul_rate(device)
     with tempfile.TemporaryDirectory() as tmp:
-        total, seconds, peak, metrics, record = run_once(args.data, ['--epochs', str(args.epochs), '--device', args.device, *args.flags], f'{tmp}/run')
+        total, seconds, peak, metrics, record = run_once(args.data, ['--epochs', str(args.epochs), '--device', args.device, *args.flags], args.out or f'{tmp}/run')
     data = record['data']
     print(f'{data["name"]} ({data["edition"]}), {args.epochs} epochs of {data["n_train"]:,} images; {header(device)}')
     rest = total - sum(seconds.values())
@@ -46,7 +46,8 @@ def scaling(args):
     import numpy as np
     from common import header, pick_device, table
     from s8fast.images import load_data, split
-    from s8fast.training import Recipe, train
+    from s8fast.recipe import Recipe
+    from s8fast.training import train
     device, data = pick_device(args.device), load_data(args.data)
 
     def seconds(share, epochs):
@@ -68,6 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='digits', help='as for s8fast_train')
     parser.add_argument('--epochs', type=int, default=24)
+    parser.add_argument('--out', help='keep the run in this folder')
     parser.add_argument('--bs', type=int, default=512, help='images a batch, with --scaling')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--scaling', action='store_true', help='time against images and epochs')

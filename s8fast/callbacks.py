@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'COLUMNS', 'pick_device', 'cpu_has_bf16', 'pick_precision', 'ChannelsLast', 'Autocast',
-           'precision_callbacks', 'keep_freed_memory', 'LossOnDevice', 'StopOnNonFinite', 'History', 'history_line']
+           'precision_callbacks', 'keep_freed_memory', 'LossOnDevice', 'StopOnNonFinite', 'first_nonfinite', 'History',
+           'history_line']
 
 # %% ../nbs/07_callbacks.ipynb #f2bfab25
 import csv
 import ctypes
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -110,7 +112,7 @@ class _SmoothLoss(AvgSmoothLoss):
 class LossOnDevice(Callback):
     "Keeps the recorder's running loss on the device until the epoch, or the fit, ends."
     order = 49 # before the Recorder
-    def before_fit(self): self.learn.recorder.smooth_loss = _SmoothLoss()
+    def before_fit(self): vars(self.learn.recorder)['smooth_loss'] = _SmoothLoss() # setattr would warn in a second fit
     def after_epoch(self):
         losses = self.recorder.losses
         new = [i for i, o in enumerate(losses) if isinstance(o, torch.Tensor) and o.device.type != 'cpu']
@@ -127,6 +129,24 @@ class StopOnNonFinite(Callback):
         if not torch.isfinite(loss): raise CancelFitException
 
 # %% ../nbs/07_callbacks.ipynb #d4cfd7fc
+def first_nonfinite(
+    model, # a network
+    *args, # what it is called with
+):
+    "`(name, output)` of the first module of the forward pass whose output holds nan or an infinity; None when none does. `model` stays as it is."
+    found, hooks = [], []
+    def look(name, module, args, output):
+        if not found and isinstance(output, torch.Tensor) and not output.isfinite().all(): found.append((name, output))
+    buffers = [o.clone() for o in model.buffers()] # batch norm counts in training mode
+    try:
+        hooks = [m.register_forward_hook(partial(look, name)) for name, m in model.named_modules()]
+        with torch.no_grad(): model(*args)
+    finally:
+        for h in hooks: h.remove()
+        for o, old in zip(model.buffers(), buffers): o.copy_(old)
+    return found[0] if found else None
+
+# %% ../nbs/07_callbacks.ipynb #d260a825
 COLUMNS = 'epoch', 'lr', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'seconds'
 
 class History(Callback):

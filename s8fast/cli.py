@@ -52,8 +52,9 @@ def _number(name, text, default, kind=float):
 def s8fast_train(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='runs/run',      # run folder to make
+    model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
     epochs:int=24,           # passes over the training images
-    bs:int=512,              # images a batch
+    bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet
     seed:int=0,              # of weights, shuffling and augmentation
     lr_max:str='auto',       # peak learning rate; "auto": found by fastai's finder
     div:float=100.,          # lr_max/div is the first and the last rate
@@ -61,8 +62,9 @@ def s8fast_train(
     shape:str='linear',      # of the cycle: linear or cosine
     mom_max:float=0.95,      # Adam's first momentum at the lowest rate
     mom_min:float=0.85,      # and at the peak
-    wd:float=0.5,            # decoupled weight decay: a step takes lr*wd of each weight
+    wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet
     wd_bn_bias:store_true=False, # of batch norm and biases too
+    cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet
     valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
     split_seed:int=42,       # of that split
     drop_last:store_true=False, # leave out an epoch's last, smaller batch
@@ -75,13 +77,14 @@ def s8fast_train(
     force:store_true=False,  # replace an earlier run in the run folder
     no_report:store_true=False, # leave out report.html and its pictures
 ):
-    "Train the custom ResNet on CIFAR-10 by the recipe and leave a run folder: weights, history, figures, pictures."
-    from s8fast.training import Recipe, train
+    "Train the custom ResNet, or another network, on CIFAR-10 by the recipe and leave a run folder: weights, history, figures, pictures."
+    from s8fast.recipe import Recipe
+    from s8fast.training import train
     recipe = Recipe(
-        epochs=epochs, bs=bs, seed=seed, lr_max=_number('lr_max', lr_max, 'auto'), div=div, pct_start=pct_start, shape=shape,
-        mom_max=mom_max, mom_min=mom_min, wd=wd, wd_bn_bias=wd_bn_bias, valid_pct=valid_pct, split_seed=split_seed, drop_last=drop_last,
-        pipeline=pipeline, num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, channels_last=channels_last,
-        compile=compile, device=device)
+        model=model, epochs=epochs, bs=_number('bs', bs, 'auto', int), seed=seed, lr_max=_number('lr_max', lr_max, 'auto'), div=div, pct_start=pct_start, shape=shape,
+        mom_max=mom_max, mom_min=mom_min, wd=_number('wd', wd, 'auto'), wd_bn_bias=wd_bn_bias, cutout=_number('cutout', cutout, 'auto', int),
+        valid_pct=valid_pct, split_seed=split_seed, drop_last=drop_last, pipeline=pipeline,
+        num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, channels_last=channels_last, compile=compile, device=device)
     train(recipe, data, out, force)
     if not no_report:
         from s8fast.report import write_report
@@ -91,9 +94,10 @@ def s8fast_train(
 def s8fast_lr_find(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='lr_find.png',   # PNG file for the plot
-    bs:int=512,              # images a batch
+    model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
+    bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet
     seed:int=0,              # of weights, shuffling and augmentation
-    wd:float=0.5,            # decoupled weight decay: a step takes lr*wd of each weight
+    wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet
     valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
     split_seed:int=42,       # of that split
     start_lr:float=1e-6,     # first rate tried
@@ -107,9 +111,10 @@ def s8fast_lr_find(
     "Find the range of learning rates, LRMIN and LRMAX, with fastai's finder."
     from s8fast.images import S8FastError
     from s8fast.one_cycle import find_lr_range
+    from s8fast.recipe import Recipe
     from s8fast.run_folder import save_figure
-    from s8fast.training import Recipe, get_learner, quiet_unless_interactive
-    recipe = Recipe(bs=bs, seed=seed, wd=wd, valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
+    from s8fast.training import get_learner, quiet_unless_interactive
+    recipe = Recipe(model=model, bs=_number('bs', bs, 'auto', int), seed=seed, wd=_number('wd', wd, 'auto'), valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
                     num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, device=device)
     if Path(out).suffix != '.png' or Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
         raise S8FastError(f'{out} cannot be the plot: give --out a .png file in a folder that exists.')
@@ -137,11 +142,11 @@ def s8fast_report(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     compare:str=None,        # instead of one run's report: two or more run folders to put side by side on one page
     out:str='compare.html',  # the page to write when runs are compared
-    layers:str='layer3',     # layers of the GradCAM pictures, separated by commas: their maps are averaged
+    layers:str='auto',       # layers of the GradCAM pictures, separated by commas: their maps are averaged; "auto": the network's own
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
 ):
     "Write a run's pictures and report.html into its folder, or put several runs side by side."
     from s8fast.images import S8FastError
     from s8fast.report import compare_runs, write_report
     if not (run or compare): raise S8FastError('No run was given: name a run folder, or --compare and two or more.')
-    print(compare_runs([*([run] if run else []), *compare], out) if compare else write_report(run, data, device, layers.split(',')))
+    print(compare_runs([*([run] if run else []), *compare], out) if compare else write_report(run, data, device, None if layers == 'auto' else layers.split(',')))

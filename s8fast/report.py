@@ -15,12 +15,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from jinja2 import Environment
 
-from .gradcam import find_layers, plot_gradcam
+from .gradcam import find_layers, plot_attention, plot_gradcam
 from .images import S8FastError
 from .interpret import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses, predict
 from .loaders import test_dl
+from .recipe import MODELS, recipe_of
 from .run_folder import read_record, save_figure, write_whole
 from .training import load_run
+from .ultimus import UltimusNet
 
 # %% ../nbs/14_report.ipynb #22715c8f
 STYLE = '''
@@ -90,7 +92,8 @@ PICTURES = dict(
     misclassified='Misclassified test images, each with its actual class, the predicted one and its probability',
     top_losses='The test images with the highest losses',
     gradcam='Ten misclassified images, each with its GradCAM map for the predicted and for the actual class',
-    batch='Augmented training images: shifted, flipped, with one square hole')
+    attention='Attention matrices of the ULTIMUS blocks for one test image of each class',
+    batch='Augmented training images: shifted, flipped, and with one square hole where the recipe cuts one out')
 
 def _sections(run, record, metrics, rows, p, layers):
     "The page's sections, in order, as dictionaries for the template."
@@ -112,6 +115,9 @@ def _sections(run, record, metrics, rows, p, layers):
     yield dict(title='Top losses', pictures=pictures('top_losses'))
     yield dict(title='Where the network looked', pictures=pictures('gradcam'),
                text=f'GradCAM at {", ".join(layers)}: what speaks for the predicted class, and what for the actual one.')
+    if pictures('attention'):
+        yield dict(title='What attends to what', pictures=pictures('attention'),
+                   text='The attention matrix of each ULTIMUS block for one test image of each class: which of the eight values of a query meets which of a key.')
     yield dict(title='A batch as the network saw it', pictures=pictures('batch'))
     yield dict(title='Epochs', head=('epoch', 'lr', 'train loss', 'train acc', 'valid loss', 'valid acc', 'seconds'),
                rows=[(f'{o["epoch"]:.0f}', f'{o["lr"]:.2e}', _four(o['train_loss']), _percent(o['train_accuracy']), _four(o['valid_loss']),
@@ -126,21 +132,24 @@ def write_report(
     run,               # a finished run folder
     data,              # an `ImageData` or what `load_data` takes: what the run was trained on
     device='auto',     # where to compute
-    layers=('layer3',),# of the GradCAM pictures
+    layers=None,       # of the GradCAM pictures, a list; None: the network's own in `MODELS`
 ):
     "Write the pictures and `report.html` into the run folder; returns the path of the page. Raises `S8FastError`."
     run = Path(run).expanduser()
     learn, data, record = load_run(run, data, device)
+    recipe = recipe_of(record)
+    layers = layers or [MODELS[recipe.model].cam_layer]
     find_layers(learn.model, layers)
     metrics, rows = _read_figures(run)
     p = predict(learn, test_dl(learn.dls, data))
     figures = dict(confusion=plot_confusion(p), reliability=plot_reliability(p), misclassified=plot_misclassified(p, 25),
                    top_losses=plot_top_losses(p, 10), gradcam=plot_gradcam(learn, p, layers=layers))
+    if isinstance(learn.model, UltimusNet) and learn.model.blocks: figures['attention'] = plot_attention(learn, p)
     for name, fig in figures.items(): save_figure(fig, run/f'{name}.png')
-    test, choices = metrics['test'], record['recipe']
+    test = metrics['test']
     page = render(
-        title=f'{record["model"]} on {record["data"]["name"]}: {run.resolve().name}',
-        summary=f'{record["data"]["edition"]}, {len(rows)} epochs, batch {choices["bs"]}, seed {choices["seed"]}, on {record["device"]["name"]}.',
+        title=f'{recipe.model} on {record["data"]["name"]}: {run.resolve().name}',
+        summary=f'{record["data"]["edition"]}, {len(rows)} epochs, batch {recipe.bs}, seed {recipe.seed}, on {record["device"]["name"]}.',
         figures=[('test accuracy', _percent(test['accuracy'])), ('with flip TTA', _percent(test['accuracy_tta'])),
                  ('training', f'{metrics["seconds"]["training"]:,.0f} s')],
         sections=list(_sections(run, record, metrics, rows, p, layers)))

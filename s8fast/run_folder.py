@@ -22,7 +22,7 @@ from .images import S8FastError
 
 # %% ../nbs/09_run_folder.ipynb #58be72e2
 RUN_FILES = ('recipe.json', 'history.csv', 'metrics.json', 'model.safetensors', 'batch.png', 'lr_find.png', 'schedule.png', 'curves.png',
-             'report.html', 'confusion.png', 'reliability.png', 'misclassified.png', 'top_losses.png', 'gradcam.png')
+             'report.html', 'confusion.png', 'reliability.png', 'misclassified.png', 'top_losses.png', 'gradcam.png', 'attention.png')
 
 def check_out(
     out,         # the run folder to be

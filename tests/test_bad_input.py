@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from s8fast.images import S8FastError, load_cifar10, read_image
-from s8fast.training import Recipe
+from s8fast.recipe import Recipe
 
 
 def names(root): return sorted(str(o.relative_to(root)) for o in root.rglob('*'))
@@ -195,9 +195,9 @@ def test_output_file_of_the_finder(refused, out, monkeypatch):
 # Choices
 
 CHOICES = dict(
-    epochs=(0, -1), bs=(0, -8), seed=(-1, 2**32), lr_max=(0, -0.1, 'nan', 'inf', '-inf', 'fast'), div=(0, -1, 0.5, 'nan', 'inf'),
-    pct_start=(0, 1, -1, 'nan'), shape=('step', ''), mom_max=(1.5, 'nan'), mom_min=(-0.1, 'inf'), wd=(-1, 'nan', 'inf'),
-    valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), pipeline=('fast', ''), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
+    model=('resnet50', ''), epochs=(0, -1), bs=(0, -8, 1.5, 'many'), seed=(-1, 2**32), lr_max=(0, -0.1, 'nan', 'inf', '-inf', 'fast'), div=(0, -1, 0.5, 'nan', 'inf'),
+    pct_start=(0, 1, -1, 'nan'), shape=('step', ''), mom_max=(1.5, 'nan'), mom_min=(-0.1, 'inf'), wd=(-1, 'nan', 'inf', 'weak'),
+    cutout=(-1, 33, 'big'), valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), pipeline=('fast', ''), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
 
 @pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('option, value', [(k, v) for k, vs in CHOICES.items() for v in vs])
@@ -206,7 +206,7 @@ def test_choice(refused, option, value):
     refused('s8fast_train', '--data', 'digits', '--out', 'run', f'--{option}={value}', parts=[named, 'give'])
 
 
-@pytest.mark.parametrize('option, value', [('epochs', 'many'), ('epochs', 1.5), ('wd', 'weak'), ('channels_last', 'perhaps'), ('speed', 9)])
+@pytest.mark.parametrize('option, value', [('epochs', 'many'), ('epochs', 1.5), ('div', 'steep'), ('channels_last', 'perhaps'), ('speed', 9)])
 def test_what_the_parser_refuses(call_command, tmp_path, monkeypatch, option, value):
     monkeypatch.chdir(tmp_path)
     done = call_command('s8fast_train', '--data', 'digits', f'--{option}={value}')
@@ -217,7 +217,7 @@ def test_what_the_parser_refuses(call_command, tmp_path, monkeypatch, option, va
 
 def test_recipe_refuses_what_no_option_can_say():
     for kwargs in (dict(epochs=1.5), dict(epochs=True), dict(bs='512'), dict(lr_max='0.1'), dict(drop_last=1), dict(shape=None),
-                   dict(device=None), dict(wd=1j)):
+                   dict(device=None), dict(wd=1j), dict(cutout=8.), dict(model=None)):
         (name, value), = kwargs.items()
         with pytest.raises(S8FastError) as e: Recipe(**kwargs)
         assert f'{name}={value!r}' in str(e.value)

@@ -10,7 +10,7 @@ from s8fast.callbacks import COLUMNS
 from s8fast.images import load_cifar10
 from s8fast.one_cycle import find_lr_range
 from s8fast.run_folder import RUN_FILES
-from s8fast.training import Recipe
+from s8fast.recipe import Recipe
 
 FILES = {'recipe.json', 'history.csv', 'metrics.json', 'model.safetensors', 'batch.png', 'lr_find.png', 'schedule.png', 'curves.png'}
 COMMANDS = 's8fast_train', 's8fast_lr_find', 's8fast_evaluate', 's8fast_report'
@@ -59,7 +59,7 @@ def test_schedule_ends_where_it_began(png_run):
 def test_one_plain_line_an_epoch_without_a_terminal(png_run):
     run, done = png_run
     head, *epochs, last = done.stdout.splitlines()
-    assert head.startswith('cifar10 (PNG files): 70 training, 10 validation, 20 test images; cpu, ')
+    assert head.startswith('custom_resnet on cifar10 (PNG files): 70 training, 10 validation, 20 test images; cpu, ')
     for i, (line, row) in enumerate(zip(epochs, read_history(run), strict=True), 1):
         shown = re.fullmatch(rf'epoch +{i}/2  lr (\S+)  train loss (\S+) acc +(\S+)%  valid loss (\S+) acc +(\S+)%  (\S+) s', line).groups()
         for column, text in zip(COLUMNS[1:], shown, strict=True):
@@ -118,6 +118,7 @@ def test_same_recipe_and_seed_twice(train_run, png_run, png):
 
 def test_train_finds_its_learning_rate(found_run):
     run, done = found_run
+    assert done.stderr == ''
     assert {o.name for o in run.iterdir()} == FILES
     record = read_json(run/'recipe.json')
     found, lr_max = record['lr_find'], record['chosen']['lr_max']
@@ -218,7 +219,7 @@ def test_defaults_are_the_recipes():
 
 
 def test_every_option_reaches_the_recipe(call_command, monkeypatch):
-    other = dict(epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, wd_bn_bias=True, valid_pct=.2,
+    other = dict(model='ultimus', epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, wd_bn_bias=True, cutout=3, valid_pct=.2,
                  split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu')
     assert other.keys() == DEFAULTS.keys() and all(DEFAULTS[k] != v for k, v in other.items())
     calls = []

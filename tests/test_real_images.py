@@ -7,7 +7,8 @@ import pytest
 from conftest import VOCAB
 
 from s8fast.images import CIFAR10_STATS, load_cifar10, split
-from s8fast.training import Recipe, train
+from s8fast.recipe import Recipe
+from s8fast.training import train
 
 ROOT = os.environ.get('S8FAST_DATA')  # read before the tests' environment hides it
 pytestmark = pytest.mark.skipif(not ROOT, reason='S8FAST_DATA names no folder with the real images')

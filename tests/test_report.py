@@ -3,6 +3,7 @@ import json, re, shutil
 
 import pytest
 from conftest import TINY, VOCAB, draw_data, write_folders
+from safetensors.torch import load_file
 from test_bad_input import assert_sentence
 
 PICTURES = 'confusion', 'reliability', 'misclassified', 'top_losses', 'gradcam'
@@ -29,6 +30,20 @@ def test_report(call_command, run, png):
     for part in ('test', 'valid'):
         for name in ('accuracy', 'accuracy_tta'): assert f'{metrics[part][name]:.2%}' in page
     for name in ('Epochs', 'Recipe', 'Classes', 'Calibration'): assert f'<h2>{name}</h2>' in page
+
+
+def test_another_network_trains_and_is_reported(call_command, train_run, png):
+    run, done = train_run(png, '--model', 'ultimus')
+    assert done.stdout.startswith('ultimus on cifar10')
+    recipe = json.loads((run/'recipe.json').read_text())['recipe']
+    assert (recipe['model'], recipe['cutout'], recipe['bs']) == ('ultimus', 0, 16)  # its own, and what was given
+    assert sum(o.numel() for k, o in load_file(run/'model.safetensors').items() if 'running' not in k and 'tracked' not in k) == 26_074
+    accuracy = json.loads((run/'metrics.json').read_text())['test']['accuracy']
+    assert f'{accuracy:.2%}' in call_command('s8fast_evaluate', run, '--data', png, '--device', 'cpu').stdout
+    assert call_command('s8fast_report', run, '--data', png, '--device', 'cpu').returncode == 0
+    page = (run/'report.html').read_text()
+    assert assert_self_contained(page) == 9 and '<h2>What attends to what</h2>' in page and 'GradCAM at conv3' in page
+    assert '<h1>ultimus on cifar10: run</h1>' in page
 
 
 def test_train_writes_the_report_unless_told_not_to(call_command, png, tmp_path):
