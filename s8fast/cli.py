@@ -64,6 +64,7 @@ def s8fast_train(
     mom_min:float=0.85,      # and at the peak
     wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet
     wd_bn_bias:store_true=False, # of batch norm and biases too
+    pad:str='auto',          # pixels added on every side of a training image before the random crop; 0: no crop; "auto": the network's own, 4 for the custom ResNet
     cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet
     valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
     split_seed:int=42,       # of that split
@@ -82,7 +83,8 @@ def s8fast_train(
     from s8fast.training import train
     recipe = Recipe(
         model=model, epochs=epochs, bs=_number('bs', bs, 'auto', int), seed=seed, lr_max=_number('lr_max', lr_max, 'auto'), div=div, pct_start=pct_start, shape=shape,
-        mom_max=mom_max, mom_min=mom_min, wd=_number('wd', wd, 'auto'), wd_bn_bias=wd_bn_bias, cutout=_number('cutout', cutout, 'auto', int),
+        mom_max=mom_max, mom_min=mom_min, wd=_number('wd', wd, 'auto'), wd_bn_bias=wd_bn_bias,
+        pad=_number('pad', pad, 'auto', int), cutout=_number('cutout', cutout, 'auto', int),
         valid_pct=valid_pct, split_seed=split_seed, drop_last=drop_last, pipeline=pipeline,
         num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, channels_last=channels_last, compile=compile, device=device)
     train(recipe, data, out, force)

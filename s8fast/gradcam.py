@@ -164,7 +164,7 @@ def plot_attention(
     if not any(isinstance(o, AttentionMatrix) for o in learn.model.modules()): raise S8FastError(f'{type(learn.model).__name__} has no attention matrices: give a run of ultimus.')
     if indices is None: indices = [int(np.flatnonzero(p.targets == c)[0]) for c in np.unique(p.targets)]
     matrices = attention_matrices(learn.model, normalized(p.images[indices], learn)).cpu()
-    fig, axs = plt.subplots(len(indices), 1 + len(matrices), figsize=(1.15*(1 + len(matrices)), 1.15*len(indices)), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(len(indices), 1 + len(matrices), figsize=(1.15*(1 + len(matrices)), len(indices)), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.set(xticks=[], yticks=[])
     for row, i, ams in zip(axs, indices, matrices.transpose(0, 1)):
         row[0].imshow(p.images[i], interpolation='nearest')

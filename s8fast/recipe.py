@@ -25,12 +25,13 @@ class Network(NamedTuple):
     cam_layer: str   # the layer of its class activation maps
     bs: int = 512    # images a batch
     wd: float = 0.5  # decoupled weight decay
+    pad: int = 4     # pixels added around a training image before the crop; 0: no crop
     cutout: int = 8  # side of the hole in a training image; 0: none
 
 MODELS = dict(
     custom_resnet     = Network(CustomResNet, 'layer3'),
-    ultimus           = Network(UltimusNet, 'conv3', bs=128, wd=0.05, cutout=0),
-    ultimus_no_blocks = Network(partial(UltimusNet, n_blocks=0), 'conv3', bs=128, wd=0.05, cutout=0))
+    ultimus           = Network(UltimusNet, 'conv3', bs=64, wd=0.05, pad=0, cutout=0),
+    ultimus_no_blocks = Network(partial(UltimusNet, n_blocks=0), 'conv3', bs=64, wd=0.05, pad=0, cutout=0))
 
 # %% ../nbs/10_recipe.ipynb #4dc2e50f
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Recipe:
     mom_min: float = 0.85      # and at the peak
     wd: float|None = None      # decoupled weight decay: a step takes lr*wd of each weight; None: the network's own
     wd_bn_bias: bool = False   # of batch norm and biases too
+    pad: int|None = None       # pixels added on every side of a training image before the random crop; 0: no crop; None: the network's own
     cutout: int|None = None    # side of the hole in every training image, in pixels; 0: none; None: the network's own
     valid_pct: float = 0.04    # share of the training images kept for validation
     split_seed: int = 42       # of that split
@@ -62,9 +64,9 @@ class Recipe:
     def __post_init__(self):
         for name in ('model', 'shape', 'pipeline', 'precision', 'device'): self._check(name, str)
         if self.model not in MODELS: raise S8FastError(f'model={self.model!r} is unknown: give {", ".join(MODELS)}.')
-        for name in ('bs', 'wd', 'cutout'):
+        for name in ('bs', 'wd', 'pad', 'cutout'):
             if getattr(self, name) is None: object.__setattr__(self, name, getattr(MODELS[self.model], name))
-        for name, low, high in (('epochs', 1, 100_000), ('bs', 1, 1_000_000), ('seed', 0, 2**32 - 1), ('split_seed', 0, 2**32 - 1), ('cutout', 0, 32)):
+        for name, low, high in (('epochs', 1, 100_000), ('bs', 1, 1_000_000), ('seed', 0, 2**32 - 1), ('split_seed', 0, 2**32 - 1), ('pad', 0, 32), ('cutout', 0, 32)):
             self._check(name, int, low, high)
         if self.num_workers is not None: self._check('num_workers', int, 0, 1024)
         for name, low, high in (('wd', 0, 1e6), ('mom_max', 0, 1), ('mom_min', 0, 1), ('valid_pct', 0, 1)): self._check(name, (int, float), low, high)

@@ -43,7 +43,7 @@ def get_learner(
     data = load_data(data)
     if device.type == 'cpu': keep_freed_memory()
     set_seed(recipe.seed)
-    augment = (BatchAugment if recipe.pipeline == 'batch' else train_augment)(data.stats[0], hole=recipe.cutout)
+    augment = (BatchAugment if recipe.pipeline == 'batch' else train_augment)(data.stats[0], recipe.pad, recipe.cutout)
     dls = get_dls(data, recipe.bs, recipe.valid_pct, recipe.split_seed, augment, recipe.pipeline, recipe.num_workers, recipe.drop_last, device)
     model = MODELS[recipe.model].make(len(data.vocab)).to(device)
     if recipe.compile: model.compile(dynamic=False, mode='reduce-overhead' if device.type == 'cuda' else None) # in place: the weights keep their names

@@ -197,7 +197,7 @@ def test_output_file_of_the_finder(refused, out, monkeypatch):
 CHOICES = dict(
     model=('resnet50', ''), epochs=(0, -1), bs=(0, -8, 1.5, 'many'), seed=(-1, 2**32), lr_max=(0, -0.1, 'nan', 'inf', '-inf', 'fast'), div=(0, -1, 0.5, 'nan', 'inf'),
     pct_start=(0, 1, -1, 'nan'), shape=('step', ''), mom_max=(1.5, 'nan'), mom_min=(-0.1, 'inf'), wd=(-1, 'nan', 'inf', 'weak'),
-    cutout=(-1, 33, 'big'), valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), pipeline=('fast', ''), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
+    pad=(-1, 33, 'wide'), cutout=(-1, 33, 'big'), valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), pipeline=('fast', ''), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
 
 @pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('option, value', [(k, v) for k, vs in CHOICES.items() for v in vs])
