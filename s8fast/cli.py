@@ -54,7 +54,7 @@ def s8fast_train(
     out:str='runs/run',      # run folder to make
     model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
     epochs:int=24,           # passes over the training images
-    bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet
+    bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet, 64 for ultimus
     seed:int=0,              # of weights, shuffling and augmentation
     lr_max:str='auto',       # peak learning rate; "auto": found by fastai's finder
     div:float=100.,          # lr_max/div is the first and the last rate
@@ -62,10 +62,10 @@ def s8fast_train(
     shape:str='linear',      # of the cycle: linear or cosine
     mom_max:float=0.95,      # Adam's first momentum at the lowest rate
     mom_min:float=0.85,      # and at the peak
-    wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet
+    wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet, 0.05 for ultimus
     wd_bn_bias:store_true=False, # of batch norm and biases too
-    pad:str='auto',          # pixels added on every side of a training image before the random crop; 0: no crop; "auto": the network's own, 4 for the custom ResNet
-    cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet
+    pad:str='auto',          # pixels added on every side of a training image before the random crop; 0: no crop; "auto": the network's own, 4 for the custom ResNet, 0 for ultimus
+    cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet, 0 for ultimus
     valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
     split_seed:int=42,       # of that split
     drop_last:store_true=False, # leave out an epoch's last, smaller batch
@@ -97,9 +97,11 @@ def s8fast_lr_find(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='lr_find.png',   # PNG file for the plot
     model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
-    bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet
+    bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet, 64 for ultimus
     seed:int=0,              # of weights, shuffling and augmentation
-    wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet
+    wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet, 0.05 for ultimus
+    pad:str='auto',          # pixels added on every side of a training image before the random crop; 0: no crop; "auto": the network's own, 4 for the custom ResNet, 0 for ultimus
+    cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet, 0 for ultimus
     valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
     split_seed:int=42,       # of that split
     start_lr:float=1e-6,     # first rate tried
@@ -116,7 +118,8 @@ def s8fast_lr_find(
     from s8fast.recipe import Recipe
     from s8fast.run_folder import save_figure
     from s8fast.training import get_learner, quiet_unless_interactive
-    recipe = Recipe(model=model, bs=_number('bs', bs, 'auto', int), seed=seed, wd=_number('wd', wd, 'auto'), valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
+    recipe = Recipe(model=model, bs=_number('bs', bs, 'auto', int), seed=seed, wd=_number('wd', wd, 'auto'),
+                    pad=_number('pad', pad, 'auto', int), cutout=_number('cutout', cutout, 'auto', int), valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
                     num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, device=device)
     if Path(out).suffix != '.png' or Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
         raise S8FastError(f'{out} cannot be the plot: give --out a .png file in a folder that exists.')

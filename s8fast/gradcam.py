@@ -123,7 +123,7 @@ def plot_gradcam(
     indices = [int(i) for i in (p.misclassified(10) if indices is None else indices)]
     if not indices: return text_figure('There are no misclassified images.')
     x = normalized(p.images[indices], learn)
-    with GradCAM(learn.model, layers or cam_layer(learn.model), method) as cam: maps = [cam(x, classes[indices]).cpu() for classes in (p.preds, p.targets)]
+    with GradCAM(learn.model, cam_layer(learn.model) if layers is None else layers, method) as cam: maps = [cam(x, classes[indices]).cpu() for classes in (p.preds, p.targets)]
     n_rows = -(-len(indices)//n_pairs)
     fig, axs = plt.subplots(n_rows, 3*n_pairs, figsize=(4.6*n_pairs, 1.75*n_rows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')

@@ -21,7 +21,7 @@ from .ultimus import UltimusNet
 # %% ../nbs/10_recipe.ipynb #5fa29017
 class Network(NamedTuple):
     "A network by name: how it is made and what suits it."
-    make: Callable   # number of classes -> nn.Module, images [n, 3, 32, 32] to logits [n, n_classes]
+    make: Callable   # a class of nn.Module, or a partial of one: n_classes -> network, images [n, 3, 32, 32] to logits [n, n_classes]
     cam_layer: str   # the layer of its class activation maps
     bs: int = 512    # images a batch
     wd: float = 0.5  # decoupled weight decay

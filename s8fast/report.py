@@ -10,6 +10,7 @@ import base64
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -93,7 +94,7 @@ PICTURES = dict(
     top_losses='The test images with the highest losses',
     gradcam='Ten misclassified images, each with its GradCAM map for the predicted and for the actual class',
     attention='Attention matrices of the ULTIMUS blocks for one test image of each class',
-    batch='Augmented training images: shifted, flipped, and with one square hole where the recipe cuts one out')
+    batch='Augmented training images, as the network saw them')
 
 def _sections(run, record, metrics, rows, p, layers):
     "The page's sections, in order, as dictionaries for the template."
@@ -122,7 +123,7 @@ def _sections(run, record, metrics, rows, p, layers):
     yield dict(title='Epochs', head=('epoch', 'lr', 'train loss', 'train acc', 'valid loss', 'valid acc', 'seconds'),
                rows=[(f'{o["epoch"]:.0f}', f'{o["lr"]:.2e}', _four(o['train_loss']), _percent(o['train_accuracy']), _four(o['valid_loss']),
                       _percent(o['valid_accuracy']), f'{o["seconds"]:.1f}') for o in rows])
-    yield dict(title='Recipe', head=('choice', 'value'), rows=[*((k, _short(v)) for k, v in record['recipe'].items()), *((f'{k} (chosen)', _short(v)) for k, v in record['chosen'].items())])
+    yield dict(title='Recipe', head=('choice', 'value'), rows=[*((k, _short(v)) for k, v in asdict(recipe_of(record)).items()), *((f'{k} (chosen)', _short(v)) for k, v in record['chosen'].items())])
     yield dict(title='Data, versions, hardware', head=('', ''), rows=[
         ('data', f'{data["name"]} ({data["edition"]})'), ('fingerprint', data['fingerprint'][:16]),
         ('images', f'{data["n_train"]:,} training, {data["n_valid"]:,} validation, {data["n_test"]:,} test'),
@@ -138,7 +139,7 @@ def write_report(
     run = Path(run).expanduser()
     learn, data, record = load_run(run, data, device)
     recipe = recipe_of(record)
-    layers = layers or [MODELS[recipe.model].cam_layer]
+    if layers is None: layers = [MODELS[recipe.model].cam_layer]
     find_layers(learn.model, layers)
     metrics, rows = _read_figures(run)
     p = predict(learn, test_dl(learn.dls, data))
@@ -188,6 +189,6 @@ def _read_choices(run):
     record = read_record(run)
     try:
         data = f'{record["data"]["name"]} ({record["data"]["edition"]})'
-        return {**record['recipe'], **{f'{k} (chosen)': v for k, v in record['chosen'].items()}, 'data': data, 'hardware': record['device']['name']}
-    except (KeyError, TypeError) as e:
+        return {**asdict(recipe_of(record)), **{f'{k} (chosen)': v for k, v in record['chosen'].items()}, 'data': data, 'hardware': record['device']['name']}
+    except (ValueError, KeyError, TypeError) as e:
         raise S8FastError(f'{run/"recipe.json"} is not the recipe of a run ({e}): give the --out of a training run.') from e

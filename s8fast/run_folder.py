@@ -67,7 +67,7 @@ def write_json(path, obj):
     "Write `obj` as JSON to `path`, whole or not at all. Raises `ValueError` for nan and infinities."
     write_whole(Path(path), lambda tmp: tmp.write_text(json.dumps(obj, indent=2, allow_nan=False) + '\n', encoding='utf8'))
 
-RECIPE_VERSION = 1 # of recipe.json's form
+RECIPE_VERSION = 2 # of recipe.json's form; since 2 the network's name is in the recipe
 
 def read_record(
     run, # a run folder

@@ -51,7 +51,7 @@ def get_learner(
                    wd=[recipe.wd, recipe.wd if recipe.wd_bn_bias else 0.], moms=(recipe.mom_max, recipe.mom_min, recipe.mom_max),
                    cbs=[*precision_callbacks(precision, recipe.channels_last), LossOnDevice()])
 
-# %% ../nbs/11_training.ipynb #e2314e00
+# %% ../nbs/11_training.ipynb #d823cc8b
 def plot_history(
     rows, # dictionaries with the keys of `COLUMNS`
 ):
@@ -147,7 +147,7 @@ def _draw(out, learn, rows, found):
     learn.dls.show_batch(max_n=24, nrows=3, ncols=8, figsize=(9, 4.2))
     save_figure(plt.gcf(), out/'batch.png')
 
-# %% ../nbs/11_training.ipynb #aa733e0c
+# %% ../nbs/11_training.ipynb #2b627eb1
 def load_run(
     run,           # a run folder
     data,          # an `ImageData`, or what `load_data` takes

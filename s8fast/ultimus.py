@@ -25,8 +25,10 @@ class AttentionMatrix(nn.Module):
         self.scale, self.over = scale, over
 
     def forward(self, q, k):
-        products, root, axis = q[:, :, None]*k[:, None, :], math.sqrt(q.shape[1]), 2 if self.over == 'keys' else 1
-        return (products/root).softmax(axis) if self.scale == 'inside' else products.softmax(axis)/root
+        dtype, root, axis = q.dtype, math.sqrt(q.shape[1]), 2 if self.over == 'keys' else 1
+        if dtype == torch.float16: q, k = q.float(), k.float() # a product may pass 65,504
+        products = q[:, :, None]*k[:, None, :]
+        return ((products/root).softmax(axis) if self.scale == 'inside' else products.softmax(axis)/root).to(dtype)
 
 class Ultimus(nn.Module):
     "Attention among the channels of one vector per image: `[n, dim]` to `[n, dim]`. Raises `ValueError` for a reading that does not exist."
@@ -63,17 +65,18 @@ class UltimusNet(nn.Module):
 
     def forward(self, x): return self.fc(self.blocks(self.pool(self.conv3(self.conv2(self.conv1(x)))).flatten(1)))
 
-# %% ../nbs/04_ultimus.ipynb #038ed5b8
+# %% ../nbs/04_ultimus.ipynb #325d1614
 def attention_matrices(
     model, # a network with ULTIMUS blocks
     x,     # normalised images, [n, 3, h, w]
 ):
-    "The attention matrices of every block for `x`, float32 `[n_blocks, n, d, d]`; the mode of `model` is kept."
-    found, training = [], model.training
-    hooks = [m.register_forward_hook(lambda m, args, am: found.append(am.float())) for m in model.modules() if isinstance(m, AttentionMatrix)]
+    "The attention matrices of every block for `x`, float32 `[n_blocks, n, d, d]`; `model` stays as it is. Raises `ValueError` when it has none."
+    found, training = [], {m: m.training for m in model.modules()}
+    hooks = [m.register_forward_hook(lambda m, args, am: found.append(am.float())) for m in training if isinstance(m, AttentionMatrix)]
+    if not hooks: raise ValueError(f'{type(model).__name__} has no attention matrices.')
     try:
         with torch.no_grad(): model.eval()(x)
     finally:
         for h in hooks: h.remove()
-        model.train(training)
+        for m, was in training.items(): m.training = was
     return torch.stack(found)

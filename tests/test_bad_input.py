@@ -284,7 +284,7 @@ def half_a_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text()[:100])
 def recipe_of_something_else(run): o = run/'recipe.json'; o.write_text('{"flour": 500}'); return o, 'train again'
 def recipe_of_bytes(run): o = run/'recipe.json'; o.write_bytes(b'\xff\xfe\x00'); return o, 'train again'
 def impossible_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"epochs": 2', '"epochs": -2')); return o, 'epochs=-2', 'train again'
-def newer_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"version": 1', '"version": 2')); return o, 'version 2', 'upgrade'
+def newer_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"version": 2', '"version": 3')); return o, 'version 3', 'upgrade'
 def no_weights(run): o = run/'model.safetensors'; o.unlink(); return o, 'is missing', 'train again'
 def half_the_weights(run): o = run/'model.safetensors'; o.write_bytes(o.read_bytes()[:1000]); return o, 'does not hold the weights'
 def weights_of_another_network(run): o = run/'model.safetensors'; save_file(torch.nn.Linear(2, 2).state_dict(), o); return o, 'does not hold the weights', 'Missing key'

@@ -10,7 +10,7 @@ from s8fast.callbacks import COLUMNS
 from s8fast.images import load_cifar10
 from s8fast.one_cycle import find_lr_range
 from s8fast.run_folder import RUN_FILES
-from s8fast.recipe import Recipe
+from s8fast.recipe import MODELS, Recipe
 
 FILES = {'recipe.json', 'history.csv', 'metrics.json', 'model.safetensors', 'batch.png', 'lr_find.png', 'schedule.png', 'curves.png'}
 COMMANDS = 's8fast_train', 's8fast_lr_find', 's8fast_evaluate', 's8fast_report'
@@ -205,6 +205,7 @@ def test_help_explains_every_option(call_command, name):
 
 def test_help_lists_the_recipe(call_command):
     shown = read_help(call_command('s8fast_train', '--help').stdout)
+    for name in MODELS: assert re.search(rf'\b{name}\b', shown['model'])
     for name, default in DEFAULTS.items(): assert f'(default: {"auto" if default is None else default})' in shown[name]
 
 

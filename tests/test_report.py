@@ -32,18 +32,19 @@ def test_report(call_command, run, png):
     for name in ('Epochs', 'Recipe', 'Classes', 'Calibration'): assert f'<h2>{name}</h2>' in page
 
 
-def test_another_network_trains_and_is_reported(call_command, train_run, png):
-    run, done = train_run(png, '--model', 'ultimus')
-    assert done.stdout.startswith('ultimus on cifar10')
+@pytest.mark.parametrize('model, n, attends', [('ultimus', 26_074, True), ('ultimus_no_blocks', 19_642, False)])
+def test_another_network_trains_and_is_reported(call_command, train_run, png, model, n, attends):
+    run, done = train_run(png, '--model', model)
+    assert done.stdout.startswith(f'{model} on cifar10')
     recipe = json.loads((run/'recipe.json').read_text())['recipe']
-    assert (recipe['model'], recipe['cutout'], recipe['bs']) == ('ultimus', 0, 16)  # its own, and what was given
-    assert sum(o.numel() for k, o in load_file(run/'model.safetensors').items() if 'running' not in k and 'tracked' not in k) == 26_074
+    assert (recipe['model'], recipe['cutout'], recipe['bs']) == (model, 0, 16)  # its own, and what was given
+    assert sum(o.numel() for k, o in load_file(run/'model.safetensors').items() if 'running' not in k and 'tracked' not in k) == n
     accuracy = json.loads((run/'metrics.json').read_text())['test']['accuracy']
     assert f'{accuracy:.2%}' in call_command('s8fast_evaluate', run, '--data', png, '--device', 'cpu').stdout
     assert call_command('s8fast_report', run, '--data', png, '--device', 'cpu').returncode == 0
     page = (run/'report.html').read_text()
-    assert assert_self_contained(page) == 9 and '<h2>What attends to what</h2>' in page and 'GradCAM at conv3' in page
-    assert '<h1>ultimus on cifar10: run</h1>' in page
+    assert assert_self_contained(page) == 8 + attends and ('<h2>What attends to what</h2>' in page) == attends == (run/'attention.png').exists()
+    assert 'GradCAM at conv3' in page and f'<h1>{model} on cifar10: run</h1>' in page
 
 
 def test_train_writes_the_report_unless_told_not_to(call_command, png, tmp_path):
@@ -71,6 +72,17 @@ def test_compare(call_command, run, tmp_path):
     page = (tmp_path/'both.html').read_text()
     assert assert_self_contained(page) == 1
     assert '<td>wd</td><td>0.5</td><td>0.125</td>' in page and '<td>seed</td>' not in page  # only what differs
+
+
+def test_compare_with_the_first_runs(call_command, run, tmp_path):
+    "Their recipes had no model, pipeline, padding or cutout in them: all of it was what it is now by default, but the pipeline."
+    other = shutil.copytree(run, tmp_path/'other')
+    record = json.loads((other/'recipe.json').read_text())
+    for name in ('model', 'pipeline', 'pad', 'cutout'): del record['recipe'][name]
+    (other/'recipe.json').write_text(json.dumps(dict(record, version=1, model='custom_resnet')))
+    assert call_command('s8fast_report', '--compare', run, other, '--out', tmp_path/'both.html').returncode == 0
+    page = (tmp_path/'both.html').read_text()
+    assert '<td>pipeline</td><td>batch</td><td>item</td>' in page and not re.search('<td>(model|pad|cutout)</td>', page)
 
 
 @pytest.mark.parametrize('args, parts', [
