@@ -45,6 +45,7 @@ bench: $(STAMP)  ## timings, side by side; BENCH_DATA=... for real images
 	$(BIN)/python bench/step.py --data $(BENCH_DATA)
 	$(BIN)/python bench/pipeline.py --data $(BENCH_DATA)
 	$(BIN)/python bench/startup.py --data $(BENCH_DATA)
+	$(BIN)/python bench/optimizer.py
 	$(BIN)/python bench/memory.py
 
 clean:  ## remove the environment and what was built; runs/ stays

@@ -150,7 +150,7 @@ def test_force_replaces_the_run_and_nothing_else(call_command, png, tmp_path):
 
 def test_trains_on_the_original_batches(call_command, batches, png, tmp_path):
     done = call_command('s8fast_train', '--data', batches.parent, '--out', tmp_path/'run', '--epochs', 1, '--lr_max', 1e-3, *TINY)
-    assert done.returncode == 0 and done.stdout.startswith('cifar10 (original batches): 70 training')
+    assert done.returncode == 0 and done.stdout.startswith('custom_resnet on cifar10 (original batches): 70 training')
     assert call_command('s8fast_evaluate', tmp_path/'run', '--data', png, '--device', 'cpu').returncode == 0  # the same images from files
 
 
