@@ -13,13 +13,12 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
 from common import header, pick_device, table
-from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import set_seed
 from s8fast.callbacks import History
 from s8fast.images import S8FastError, load_data
 from s8fast.one_cycle import find_lr_range, fit_one_cycle
 from s8fast.recipe import MODELS, Recipe
-from s8fast.training import get_learner, quiet_unless_interactive
+from s8fast.training import get_learner
 
 
 def parse_row(text, common):
@@ -45,11 +44,9 @@ def trial(recipe, arguments, data):
     if arguments:
         set_seed(recipe.seed)
         learn.model = make(recipe, arguments, len(data.vocab)).to(learn.dls.device)
-    quiet_unless_interactive(learn)
-    learn.remove_cbs([o for o in learn.cbs if isinstance(o, ProgressCallback)])
-    start, lr_max = time.perf_counter(), recipe.lr_max or find_lr_range(learn).lr_max
-    history = History()
-    with learn.no_logging():
+    start, history = time.perf_counter(), History()
+    with learn.no_bar(), learn.no_logging():
+        lr_max = recipe.lr_max or find_lr_range(learn).lr_max
         fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, (recipe.mom_max, recipe.mom_min), cbs=history)
     return {**history.rows[-1], 'valid_accuracies': [o['valid_accuracy'] for o in history.rows], 'lr_max': lr_max,
             'seconds': time.perf_counter() - start, 'n_valid': len(learn.dls.valid_ds)}
