@@ -19,7 +19,7 @@ from fastai.vision.core import PILImage
 from fastai.learner import Learner
 lap('import fastai')
 from s8fast.recipe import Recipe
-from s8fast.training import get_learner, quiet_unless_interactive
+from s8fast.learner import get_learner, quiet_unless_interactive
 from s8fast.images import load_data
 lap('import s8fast')
 from fastai.callback.core import Callback, CancelFitException

@@ -23,7 +23,7 @@ from s8fast.custom_resnet import CustomResNet
 from s8fast.images import load_data
 from s8fast.one_cycle import fit_one_cycle
 from s8fast.recipe import Recipe
-from s8fast.training import get_learner, quiet_unless_interactive
+from s8fast.learner import get_learner, quiet_unless_interactive
 
 WARM_UP = 2
 

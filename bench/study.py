@@ -15,10 +15,11 @@ warnings.filterwarnings('ignore')
 from common import header, pick_device, table
 from fastai.torch_core import set_seed
 from s8fast.callbacks import History
-from s8fast.images import S8FastError, load_data
+from s8fast.files import S8FastError
+from s8fast.images import load_data
 from s8fast.one_cycle import find_lr_range, fit_one_cycle
 from s8fast.recipe import MODELS, Recipe
-from s8fast.training import get_learner
+from s8fast.learner import get_learner
 
 
 def parse_row(text, common):

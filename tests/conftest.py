@@ -3,6 +3,7 @@ import os
 for o in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(o, '2')  # before torch is imported
 
 import pickle, runpy, struct, subprocess, sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -134,3 +135,22 @@ def train_run(run_command, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def png_run(train_run, png): return train_run(png)
+
+
+CASES = Counter()
+
+@pytest.fixture
+def count():
+    "Called with a dictionary or a list: the faults that a test has tried, for the line at the end."
+    return CASES.update
+
+def pytest_terminal_summary(terminalreporter):
+    if CASES: terminalreporter.write_line('faults tried: ' + ', '.join(f'{n} {name}' for name, n in sorted(CASES.items())))
+
+@pytest.fixture(scope='session')
+def reference(tmp_path_factory):
+    "Short runs that were never stopped, one for each pipeline."
+    import runs  # in faults/
+    root = tmp_path_factory.mktemp('reference')
+    for o in ('batch', 'item'): assert runs.run(root/o, o) == 0
+    return {o: root/o for o in ('batch', 'item')}

@@ -1,5 +1,5 @@
 "Bad input: exit status 2, one line on standard error that names the thing and the way out, and nothing left behind."
-import os, pickle, shutil
+import os, pickle, re, shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ from fastai.learner import Learner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from s8fast.images import S8FastError, load_cifar10, read_image
+from s8fast.files import S8FastError
+from s8fast.images import load_cifar10, read_image
 from s8fast.recipe import Recipe
 
 
@@ -95,10 +96,11 @@ def too_big(path): Image.new('RGB', (224, 224)).save(path); return 'is 224x224 R
 def gray(path): Image.open(path).convert('L').save(path); return 'is 32x32 L, not 32x32 RGB'
 def transparent(path): Image.open(path).convert('RGBA').save(path); return 'is 32x32 RGBA, not 32x32 RGB'
 def palette(path): Image.open(path).convert('P').save(path); return 'is 32x32 P, not 32x32 RGB'
-def a_folder(path): path.unlink(); path.mkdir(); return 'is damaged'
+def a_folder(path): path.unlink(); path.mkdir(); return 'is no file'
+def a_pipe(path): path.unlink(); os.mkfifo(path); return 'is no file'
 def a_dead_link(path): path.unlink(); path.symlink_to('nowhere'); return 'is damaged'
 
-@pytest.mark.parametrize('spoil', [text, no_bytes, half_a_png, half_a_jpeg, a_gif, too_wide, too_big, gray, transparent, palette, a_folder,
+@pytest.mark.parametrize('spoil', [text, no_bytes, half_a_png, half_a_jpeg, a_gif, too_wide, too_big, gray, transparent, palette, a_folder, a_pipe,
                                    a_dead_link], ids=lambda f: f.__name__)
 def test_image_file(refused, folders, spoil):
     path = folders/'train'/'dog'/'0010.png'
@@ -162,7 +164,8 @@ def test_batch_file(refused, original, spoil):
 # The output folder
 
 @pytest.fixture
-def no_data(monkeypatch): monkeypatch.setattr('s8fast.training.load_data', lambda data: pytest.fail('the data was read before the input was refused'))
+def no_data(monkeypatch):
+    for o in ('training', 'learner'): monkeypatch.setattr(f's8fast.{o}.load_data', lambda data: pytest.fail('the data was read before the input was refused'))
 
 @pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('force', [(), ('--force',)], ids=['plain', 'force'])
@@ -186,9 +189,9 @@ def test_output_folder_without_write_permission(refused, tmp_path, monkeypatch):
     if os.geteuid() == 0: monkeypatch.setattr(os, 'access', lambda path, mode, **kwargs: Path(path).name != 'locked')  # nothing is locked for root
     for out in ('locked', 'locked/run'): refused('s8fast_train', '--data', 'digits', '--out', out, parts=[out, 'read-only', '--out'])
 
+@pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('out', ['missing/find.png', 'find.xyz', '.'])
-def test_output_file_of_the_finder(refused, out, monkeypatch):
-    monkeypatch.setattr('s8fast.training.load_data', lambda data: pytest.fail('the data was read before the output file was refused'))
+def test_output_file_of_the_finder(refused, out):
     refused('s8fast_lr_find', '--data', 'digits', '--out', out, parts=[out, '--out'])
 
 
@@ -227,7 +230,6 @@ def test_recipe_refuses_what_no_option_can_say():
 @pytest.mark.parametrize('command', ['s8fast_train', 's8fast_lr_find', 's8fast_evaluate', 's8fast_report'])
 def test_cuda_that_is_not_there(refused, monkeypatch, command, png_run):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr('s8fast.training.load_data', lambda data: pytest.fail('the data was read before the device was refused'))
     run = [png_run[0]] if command in ('s8fast_evaluate', 's8fast_report') else []
     for device in ('cuda', 'cuda:1'): refused(command, *run, '--device', device, parts=[device, '0 CUDA devices', '--device'])
 
@@ -260,8 +262,8 @@ def test_choice_of_the_finder(refused, monkeypatch, option, value):
 
 def test_a_rate_at_which_the_loss_explodes(call_command, png, tmp_path):
     done = call_command('s8fast_train', '--data', png, '--out', tmp_path/'run', '--epochs', 1, '--lr_max', 1e30, '--div', 1, *TINY)
-    assert done.returncode == 2 and done.stderr.count('\n') == 1
-    for o in ('lr_max=1.00e+30', 'lower lr_max', tmp_path/'run'): assert str(o) in done.stderr
+    assert done.returncode == 3 and done.stderr.count('\n') == 1
+    for o in ('not finite in epoch 1, step', '--lr_max than 1.00e+30', '--force', tmp_path/'run'): assert str(o) in done.stderr
     assert not {'metrics.json', 'model.safetensors'} & set(names(tmp_path/'run'))  # nothing that could pass for a result
 
 
@@ -283,21 +285,31 @@ def no_recipe(run): (run/'recipe.json').unlink(); return run, 'is no run folder'
 def half_a_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text()[:100]); return o, 'train again'
 def recipe_of_something_else(run): o = run/'recipe.json'; o.write_text('{"flour": 500}'); return o, 'train again'
 def recipe_of_bytes(run): o = run/'recipe.json'; o.write_bytes(b'\xff\xfe\x00'); return o, 'train again'
-def impossible_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"epochs": 2', '"epochs": -2')); return o, 'epochs=-2', 'train again'
-def newer_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"version": 2', '"version": 3')); return o, 'version 3', 'upgrade'
+def changed_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"epochs": 2', '"epochs": 3')); return o, 'sha256', 'train again'
+def impossible_recipe(run):
+    o = run/'recipe.json'
+    o.write_text(re.sub(r',\s*"sha256": "\w+"', '', o.read_text()).replace('"epochs": 2', '"epochs": -2'))
+    return without_figures(run)/'recipe.json', 'epochs=-2', 'train again'
+def unknown_choice(run):
+    o = run/'recipe.json'
+    o.write_text(re.sub(r',\s*"sha256": "\w+"', '', o.read_text()).replace('"epochs": 2', '"epochs": 2, "speed": 9'))
+    return without_figures(run)/'recipe.json', "'speed'"
+def newer_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"version": 3', '"version": 99')); return o, 'version 99', 'upgrade'
+def without_figures(run): (run/'metrics.json').unlink(); return run  # they hold the checksums of the rest
+def other_weights(run): o = run/'model.safetensors'; save_file({k: v + 1 for k, v in load_file(o).items()}, o); return o, 'SHA-256', 'train again'
 def no_weights(run): o = run/'model.safetensors'; o.unlink(); return o, 'is missing', 'train again'
-def half_the_weights(run): o = run/'model.safetensors'; o.write_bytes(o.read_bytes()[:1000]); return o, 'does not hold the weights'
-def weights_of_another_network(run): o = run/'model.safetensors'; save_file(torch.nn.Linear(2, 2).state_dict(), o); return o, 'does not hold the weights', 'Missing key'
+def half_the_weights(run): o = without_figures(run)/'model.safetensors'; o.write_bytes(o.read_bytes()[:1000]); return o, 'does not hold the weights'
+def weights_of_another_network(run): o = without_figures(run)/'model.safetensors'; save_file(torch.nn.Linear(2, 2).state_dict(), o); return o, 'does not hold the weights', 'is missing'
 def weights_of_other_shapes(run):
-    o = run/'model.safetensors'
+    o = without_figures(run)/'model.safetensors'
     state = load_file(o)
     save_file({**state, 'fc.bias': torch.zeros(7)}, o)
     return o, 'does not hold the weights', 'fc.bias'
-def a_flipped_byte_in_the_header(run): o = run/'model.safetensors'; b = bytearray(o.read_bytes()); b[20] ^= 0x80; o.write_bytes(b); return o, 'does not hold the weights'
-def a_pickle_for_weights(run): o = run/'model.safetensors'; torch.save({}, o); return o, 'does not hold the weights'
+def a_flipped_byte_in_the_header(run): o = without_figures(run)/'model.safetensors'; b = bytearray(o.read_bytes()); b[20] ^= 0x80; o.write_bytes(b); return o, 'does not hold the weights'
+def a_pickle_for_weights(run): o = without_figures(run)/'model.safetensors'; torch.save({}, o); return o, 'does not hold the weights'
 
-@pytest.mark.parametrize('spoil', [no_run, no_recipe, half_a_recipe, recipe_of_something_else, recipe_of_bytes, impossible_recipe, newer_recipe,
-                                   no_weights, half_the_weights, weights_of_another_network, weights_of_other_shapes, a_flipped_byte_in_the_header,
+@pytest.mark.parametrize('spoil', [no_run, no_recipe, half_a_recipe, recipe_of_something_else, recipe_of_bytes, changed_recipe, impossible_recipe, unknown_choice, newer_recipe,
+                                   no_weights, other_weights, half_the_weights, weights_of_another_network, weights_of_other_shapes, a_flipped_byte_in_the_header,
                                    a_pickle_for_weights], ids=lambda f: f.__name__)
 def test_run_folder(refused, run, png, spoil):
     parts = spoil(run)

@@ -214,18 +214,49 @@ def test_defaults_are_the_recipes():
     recipe = {k: 'auto' if v is None else v for k, v in DEFAULTS.items()}
     train, find = options(cli.s8fast_train), options(cli.s8fast_lr_find)
     assert MISSING not in DEFAULTS.values()
-    assert {k: v for k, v in train.items() if k not in ('data', 'out', 'force', 'no_report')} == recipe
+    assert {k: v for k, v in train.items() if k not in ('data', 'out', 'force', 'no_report', 'recipe', 'resume', 'checkpoint_minutes')} == recipe
     finder = {k: v for k, v in options(find_lr_range).items() if k != 'learn'}
     assert {k: v for k, v in find.items() if k not in ('data', 'out')} == {**{k: recipe[k] for k in find if k in recipe}, **finder}
 
 
 def test_every_option_reaches_the_recipe(call_command, monkeypatch):
     other = dict(model='ultimus', epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, wd_bn_bias=True, pad=2, cutout=3, valid_pct=.2,
-                 split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu')
+                 split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu', deterministic=True)
     assert other.keys() == DEFAULTS.keys() and all(DEFAULTS[k] != v for k, v in other.items())
     calls = []
-    monkeypatch.setattr('s8fast.training.train', lambda *args: calls.append(args))
+    monkeypatch.setattr('s8fast.training.train', lambda *args, **kwargs: calls.append((*args, *kwargs.values())))
     flags = [o for k, v in other.items() for o in ([f'--{k}'] if v is True else [f'--{k}', v])]
     call_command('s8fast_train', *flags, '--data', 'somewhere', '--out', 'there', '--force', '--no-report')
     call_command('s8fast_train', '--no_report')
-    assert calls == [(Recipe(**other), 'somewhere', 'there', True), (Recipe(), None, 'runs/run', False)]
+    call_command('s8fast_train', '--checkpoint-minutes', 2.5, '--no_report')
+    assert calls == [(Recipe(**other), 'somewhere', 'there', True, None), (Recipe(), None, 'runs/run', False, None), (Recipe(), None, 'runs/run', False, 2.5)]
+
+
+def test_a_recipe_makes_the_run_again(call_command, png_run, png, tmp_path):
+    run, _ = png_run
+    for recipe in (run, run/'recipe.json'):
+        done = call_command('s8fast_train', '--recipe', recipe, '--data', png, '--out', tmp_path/'again', '--no_report', '--force')
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path/'again'/'model.safetensors').read_bytes() == (run/'model.safetensors').read_bytes()
+    call_command('s8fast_train', '--recipe', run, '--data', png, '--out', tmp_path/'other', '--no_report', '--epochs', 1, '--seed', 0)
+    a, b = (read_json(o/'recipe.json')['recipe'] for o in (run, tmp_path/'other'))
+    assert {k: (a[k], b[k]) for k in a if a[k] != b[k]} == {'epochs': (2, 1)}
+
+
+@pytest.mark.parametrize('args, parts', [
+    (['--resume', 'RUN', '--out', 'other'], ['leave --out out']), (['--resume', 'RUN', '--force'], ['leave --force out']),
+    (['--resume', 'RUN', '--recipe', 'RUN'], ['leave --recipe out']), (['--resume', 'no/such/run'], ['no/such/run is no run folder']),
+    (['--recipe', 'no/such/run'], ['no run folder']), (['--checkpoint_minutes', '-1'], ['checkpoint_minutes=-1.0']), (['--checkpoint_minutes', 'nan'], ['checkpoint_minutes=nan'])])
+def test_what_resume_and_recipe_refuse(call_command, png_run, tmp_path, monkeypatch, args, parts):
+    monkeypatch.chdir(tmp_path)
+    done = call_command('s8fast_train', *(png_run[0] if o == 'RUN' else o for o in args))
+    assert done.returncode == 2 and done.stderr.count('\n') == 1 and all(o in done.stderr for o in parts), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_deterministic_is_recorded_and_changes_nothing_on_a_cpu(call_command, png_run, png, tmp_path):
+    import torch
+    done = call_command('s8fast_train', '--recipe', png_run[0], '--data', png, '--out', tmp_path/'run', '--no_report', '--deterministic')
+    assert done.returncode == 0, done.stderr
+    assert read_json(tmp_path/'run'/'recipe.json')['recipe']['deterministic'] is True and not torch.are_deterministic_algorithms_enabled()
+    assert (tmp_path/'run'/'model.safetensors').read_bytes() == (png_run[0]/'model.safetensors').read_bytes()

@@ -8,7 +8,8 @@ from conftest import TINY, VOCAB, draw_data, write_folders
 from fastai.data.external import URLs, fastai_cfg
 from fastdownload.core import path_stats
 
-from s8fast.images import S8FastError, cifar10_path, load_cifar10
+from s8fast.files import S8FastError
+from s8fast.images import cifar10_path, load_cifar10
 
 
 @pytest.fixture

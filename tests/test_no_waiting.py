@@ -9,7 +9,7 @@ from s8fast.callbacks import History
 from s8fast.images import digits
 from s8fast.one_cycle import fit_one_cycle
 from s8fast.recipe import Recipe
-from s8fast.training import get_learner, quiet_unless_interactive
+from s8fast.learner import get_learner, quiet_unless_interactive
 
 ASKS = 'item tolist cpu numpy __bool__ __float__ __int__ __index__'.split()
 

@@ -13,6 +13,15 @@ PICTURES = 'confusion', 'reliability', 'misclassified', 'top_losses', 'gradcam'
 def run(png_run, tmp_path): return shutil.copytree(png_run[0], tmp_path/'run')
 
 
+def edit(run, change):
+    "Change a run's recipe.json by hand: it, and the figures, then have no checksum."
+    for name, change in (('recipe.json', change), ('metrics.json', lambda metrics: metrics.update(files={}))):
+        obj = json.loads((run/name).read_text())
+        obj.pop('sha256', None)
+        change(obj)
+        (run/name).write_text(json.dumps(obj))
+
+
 def assert_self_contained(page):
     assert not re.search(r'(?:src|href)="(?!data:image/png;base64,)', page) and '<script' not in page and '://' not in page
     images = re.findall('<img [^>]*>', page)
@@ -64,9 +73,7 @@ def test_class_names_are_escaped(call_command, tmp_path):
 
 def test_compare(call_command, run, tmp_path):
     other = shutil.copytree(run, tmp_path/'other')
-    record = json.loads((other/'recipe.json').read_text())
-    record['recipe']['wd'] = 0.125
-    (other/'recipe.json').write_text(json.dumps(record))
+    edit(other, lambda record: record['recipe'].update(wd=0.125))
     done = call_command('s8fast_report', '--compare', run, other, '--out', tmp_path/'both.html')
     assert done.returncode == 0, done.stderr
     page = (tmp_path/'both.html').read_text()
@@ -77,9 +84,11 @@ def test_compare(call_command, run, tmp_path):
 def test_compare_with_the_first_runs(call_command, run, tmp_path):
     "Their recipes had no model, pipeline, padding or cutout in them: all of it was what it is now by default, but the pipeline."
     other = shutil.copytree(run, tmp_path/'other')
-    record = json.loads((other/'recipe.json').read_text())
-    for name in ('model', 'pipeline', 'pad', 'cutout'): del record['recipe'][name]
-    (other/'recipe.json').write_text(json.dumps(dict(record, version=1, model='custom_resnet')))
+    def as_then(record):
+        for name in ('model', 'pipeline', 'pad', 'cutout', 'deterministic'): del record['recipe'][name]
+        record.update(version=1, model='custom_resnet')
+    edit(other, as_then)
+    (other/'metrics.json').write_text(json.dumps({k: v for k, v in json.loads((other/'metrics.json').read_text()).items() if k not in ('version', 'files', 'sha256')}))
     assert call_command('s8fast_report', '--compare', run, other, '--out', tmp_path/'both.html').returncode == 0
     page = (tmp_path/'both.html').read_text()
     assert '<td>pipeline</td><td>batch</td><td>item</td>' in page and not re.search('<td>(model|pad|cutout)</td>', page)

@@ -1,0 +1,81 @@
+"A run that is killed with SIGKILL at any moment, again and again, and taken up each time ends as if nothing had happened."
+import json, os, shutil, signal, time
+from collections import Counter
+
+import numpy as np
+import pytest
+import runs
+
+from s8fast.checkpoint import read_checkpoint
+from s8fast.run_folder import STATE, is_unfinished
+
+KILLS = 24
+
+
+def place(out):
+    "Where the run is: what a checkpoint of it says."
+    if (out/'metrics.json').exists(): return 'complete'
+    state = read_checkpoint(out/STATE)  # the last one is whole, whenever the process was killed
+    if state: return 'within an epoch' if state[1]['batches'] else 'after an epoch'
+    return 'begun' if (out/'checkpoint'/'recipe.json').exists() else 'nothing yet'
+
+
+@pytest.mark.parametrize('pipeline', ['batch', 'item'])
+def test_killed_at_random_moments(tmp_path, count, pipeline):
+    rng, places, chain = np.random.default_rng(0 if pipeline == 'batch' else 1), Counter(), 0
+    def run(out, minutes=0): return runs.run(out, pipeline, minutes, epochs=8)  # 0 minutes: a checkpoint after every step
+    assert run(tmp_path/'never stopped', None) == 0
+    expected = runs.results(tmp_path/'never stopped')
+    began = time.perf_counter()
+    assert run(tmp_path/'whole') == 0
+    span = time.perf_counter() - began  # what a run takes here
+    assert runs.results(tmp_path/'whole') == expected
+    while places.total() < KILLS//2:
+        out, chain = tmp_path/f'run{chain}', chain + 1
+        for _ in range(4):
+            process = runs.start(out, pipeline, 0, epochs=8)
+            process.join(rng.uniform(.05, .8)*span)
+            if process.is_alive(): os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            if process.exitcode == 0: break
+            assert process.exitcode == -signal.SIGKILL
+            places[place(out)] += 1
+        assert run(out) == 0, places
+        assert runs.results(out) == expected
+    count({f'kills ({o})': n for o, n in places.items()})
+    assert places['within an epoch'] + places['after an epoch'] > 0
+
+
+def test_a_killed_run_leaves_no_lock(tmp_path, count):
+    process = runs.start(tmp_path/'run', 'batch', 0, epochs=30)
+    while not (tmp_path/'run'/STATE).exists(): time.sleep(.01)
+    assert runs.run(tmp_path/'run') == runs.REFUSED  # it is at work
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert runs.run(tmp_path/'run') == 0
+    count(['second processes on one folder'])
+
+
+def test_killed_while_it_clears_up(reference, tmp_path, count):
+    for n in range(20):
+        out = tmp_path/f'run{n}'
+        if (status := runs.run(out, fault=runs.CrashAtUnlink(n))) == 0: break
+        assert status == 9 and runs.run(out) == 0
+        assert runs.results(out)[:3] == runs.results(reference['batch'])[:3]
+    assert n >= 2  # the two files that resume needs
+    count({'crashes while clearing up': n})
+
+
+@pytest.mark.parametrize('earlier', ['finished', 'stopped'])
+def test_killed_while_it_replaces_a_run(reference, tmp_path, count, earlier):
+    if earlier == 'stopped': assert runs.run(tmp_path/'stopped', fault=runs.StopAt(1, 2), minutes=0) == 143
+    for n in range(20):
+        out = shutil.copytree(reference['batch'] if earlier == 'finished' else tmp_path/'stopped', tmp_path/f'run{n}')
+        status = runs.run(out, fault=runs.CrashAtUnlink(n), replace=True, seed=1)
+        if status == 0: break
+        assert status == 9 and (is_unfinished(out) or json.loads((out/'metrics.json').read_text()))  # the last thing removed is the lock
+        assert runs.run(out) == 0
+        seed = json.loads((out/'recipe.json').read_text())['recipe']['seed']
+        assert seed == 1
+    assert n >= 4
+    count({'crashes while clearing up': n})
