@@ -114,20 +114,21 @@ def keep_freed_memory():
 def _waits(device): return device.type != 'cpu' # reading a number there waits for what the device still has to do
 
 class _SmoothLoss(AvgSmoothLoss):
-    "fastai's running mean of the training loss, on the loss's device; on a CPU its value is a float."
+    "fastai's running mean of the training loss, on the loss's device."
     def accumulate(self, learn):
         self.count += 1
         loss = learn.loss.detach().as_subclass(torch.Tensor).float().mean()
         self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
-    @property
-    def value(self):
-        value = super().value
-        return value if _waits(value.device) else float(value)
 
 class LossOnDevice(Callback):
-    "Keeps the recorder's running loss on the device until the epoch, or the fit, ends."
-    order = 49 # before the Recorder
-    def before_fit(self): vars(self.learn.recorder)['smooth_loss'] = _SmoothLoss() # setattr would warn in a second fit
+    "Keeps the recorder's running loss on the device until the epoch, or the fit, ends; where nothing waits, its list holds floats."
+    order = 52 # after the Recorder
+    def before_fit(self):
+        vars(self.learn.recorder)['smooth_loss'] = mean = _SmoothLoss() # setattr would warn in a second fit
+        mean.reset()
+    def after_batch(self):
+        losses = self.recorder.losses
+        if self.training and not _waits(losses[-1].device): losses[-1] = float(losses[-1])
     def after_epoch(self):
         losses = self.recorder.losses
         new = [i for i, o in enumerate(losses) if isinstance(o, torch.Tensor)]
@@ -182,8 +183,8 @@ class StopOnNonFinite(Callback):
         with autocast_of(self.learn): found = first_nonfinite(self.model, *self.xb)
         n, lr = len(self.dls.train), self.opt.hypers[-1]['lr'] if lr is None else lr
         where = f'step {step % n + 1} of {n}' if step is not None else 'validation'
-        what = f'the first layer with such an output is {found[0]}' if found and found[0] else 'every layer\'s output is finite'
-        self.error = NonFiniteLoss(f'{what} epoch {self.done + self.epoch + 1}, {where} (learning rate {lr:.2e}); {what}.')
+        layer = f'the first layer with such an output is {found[0]}' if found and found[0] else 'every layer\'s output is finite'
+        self.error = NonFiniteLoss(f'{what} epoch {self.done + self.epoch + 1}, {where} (learning rate {lr:.2e}); {layer}.')
         raise CancelFitException
 
 # %% ../nbs/10_callbacks.ipynb #c224cee0

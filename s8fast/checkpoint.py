@@ -201,6 +201,7 @@ class Checkpoint(Callback):
         recorder.smooth_loss.val, recorder.smooth_loss.count = tensors['smooth'].reshape(()).to(device), int(plain['n_smooth'])
         if 'scaler' in plain: self.learn.scaler.load_state_dict(plain['scaler'])
         for cb in self._carriers: cb.restore(part(tensors, f'{cb.name}.'), plain['callbacks'][cb.name])
+        if recorder.lrs: self.opt.set_hypers(lr=recorder.lrs[-1]) # for whoever asks before the next step
         self.learn.train_iter = self.batches
         for o in ('now', 'begin') if self.batches else ('now',): set_rng_state(self.learn, part(tensors, f'{o}.'), plain[o])
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUN_FILES', 'BEGUN', 'STATE', 'Share', 'Count', 'Positive', 'Choices', 'RECIPE_VERSION', 'METRICS_VERSION',
-           'check_out', 'is_unfinished', 'open_run', 'make_out', 'remove', 'Chosen', 'Data', 'Device', 'Found',
-           'Record', 'PerClass', 'Figures', 'Metrics', 'read_record', 'read_metrics', 'file_digest', 'read_history',
-           'save_model', 'load_model', 'check_tensors', 'save_figure', 'environment']
+           'check_out', 'is_unfinished', 'open_run', 'make_out', 'remove', 'Record', 'Metrics', 'read_record',
+           'read_metrics', 'file_digest', 'read_history', 'save_model', 'load_model', 'check_tensors', 'save_figure',
+           'environment']
 
 # %% ../nbs/12_run_folder.ipynb #c54075b6
 import csv
@@ -99,37 +99,37 @@ Positive = Annotated[float, Field(gt=0)]
 Choices = dict[str, str | bool | int | float | None]
 
 @_closed
-class Chosen(TypedDict): device: str; precision: str; lr_max: Positive; num_workers: Count
+class _Chosen(TypedDict): device: str; precision: str; lr_max: Positive; num_workers: Count
 @_closed
-class Data(TypedDict): name: str; edition: str; fingerprint: str; vocab: list[str]; n_train: Count; n_valid: Count; n_test: Count
+class _Data(TypedDict): name: str; edition: str; fingerprint: str; vocab: list[str]; n_train: Count; n_valid: Count; n_test: Count
 @_closed
-class Device(TypedDict): type: str; name: str; cpus: int | None; threads: int; system: str
+class _Device(TypedDict): type: str; name: str; cpus: int | None; threads: int; system: str
 @_closed
-class Found(TypedDict): lr_min: Positive; lr_max: Positive; lrs: list[float]; losses: list[float]
+class _Found(TypedDict): lr_min: Positive; lr_max: Positive; lrs: list[float]; losses: list[float]
 
 @_closed
 class Record(TypedDict):
     "The content of `recipe.json`."
     version: int
     recipe: Choices
-    chosen: Chosen
-    data: Data
+    chosen: _Chosen
+    data: _Data
     versions: dict[str, str]
-    device: Device
-    lr_find: Found | None
+    device: _Device
+    lr_find: _Found | None
 
 @_closed
-class PerClass(TypedDict): precision: Share; recall: Share; f1: Share; support: Count
+class _PerClass(TypedDict): precision: Share; recall: Share; f1: Share; support: Count
 @_closed
-class Figures(TypedDict): n: Count; accuracy: Share; accuracy_tta: Share; loss: float; ece: Share; per_class: dict[str, PerClass]
+class _Figures(TypedDict): n: Count; accuracy: Share; accuracy_tta: Share; loss: float; ece: Share; per_class: dict[str, _PerClass]
 
 @_closed
 class Metrics(TypedDict):
     "The content of `metrics.json`."
     version: int
     epochs: Count
-    test: Figures
-    valid: Figures
+    test: _Figures
+    valid: _Figures
     seconds: dict[str, float]
     files: dict[str, str]
 

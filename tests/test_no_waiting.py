@@ -5,7 +5,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from s8fast.callbacks import History
+from s8fast.callbacks import History, StopOnNonFinite
 from s8fast.images import digits
 from s8fast.one_cycle import fit_one_cycle
 from s8fast.recipe import Recipe
@@ -39,12 +39,13 @@ def few():
 def watched(learn, monkeypatch, *cbs):
     watch = Watch()
     watch.patch(monkeypatch)
-    fit_one_cycle(learn, 1, 1e-3, cbs=[watch, History(), *cbs])
+    fit_one_cycle(learn, 1, 1e-3, cbs=[watch, History(), StopOnNonFinite(), *cbs])
     assert watch.steps == len(learn.dls.train)
     return watch.asked
 
 
 def make(few, monkeypatch):
+    monkeypatch.setattr('s8fast.callbacks._waits', lambda device: True)  # as if the CPU were a GPU
     learn = get_learner(Recipe(bs=32, lr_max=1e-3, precision='fp32', device='cpu', valid_pct=.1), few)
     monkeypatch.setattr('sys.stdout.isatty', lambda: False)  # a bar asks for the loss at each step
     quiet_unless_interactive(learn)
