@@ -4,7 +4,7 @@
 Each run is a process of its own, `s8fast_train` with the report, on data that is already in the cache. With `--scaling` it trains on
 parts of the images and for several numbers of epochs instead, to see that the cost grows with both as a straight line does.
 """
-import argparse, json, os, resource, subprocess, sys, tempfile, time, warnings
+import argparse, json, os, subprocess, sys, tempfile, time, warnings
 from pathlib import Path
 
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
@@ -63,7 +63,6 @@ def scaling(args):
     rows = [(share, epochs, *seconds(share, epochs)) for share, epochs in [(args.shares[0], e) for e in args.epoch_counts] + [(s, 1) for s in args.shares[1:]]]
     print(f'{data.name} ({data.edition}), batch {args.bs}; {header(device)}')
     print(table(('share of the images', 'epochs', 'images trained', 'seconds', 'images/s'), [(f'{a:.4g}', b, n, f'{s:.1f}', f'{n/s:,.0f}') for a, b, n, s in rows]))
-    print(f'peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6:.2f} GB')
 
 
 def main():
