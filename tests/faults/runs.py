@@ -53,19 +53,26 @@ def train_or_go_on(out, pipeline='batch', minutes=None, fault=None, says=None, r
     sys.exit(status)
 
 
-STARTING = threading.Lock()  # multiprocessing looks after all children when it starts one
+ASKING = threading.Lock()  # multiprocessing asks for all children when it starts one, and each of them can be asked by one thread at a time
 
 def start(out, *args, **kwargs):
     process = CONTEXT.Process(target=train_or_go_on, args=(str(out), *args), kwargs=kwargs)
-    with STARTING: process.start()
+    with ASKING: process.start()
     return process
+
+
+def wait(process, seconds=600):
+    "The exit status; None when the process is still at work after so many seconds."
+    end = time.monotonic() + seconds
+    while True:
+        with ASKING: status = process.exitcode
+        if status is not None or time.monotonic() > end: return status
+        time.sleep(.005)
 
 
 def run(out, *args, **kwargs):
     "The exit status of `train_or_go_on`."
-    process = start(out, *args, **kwargs)
-    process.join()
-    return process.exitcode
+    return wait(start(out, *args, **kwargs))
 
 
 def results(out):
@@ -147,12 +154,12 @@ class Command:
         self.out, self.err = (Path(root)/f'{time.monotonic_ns()}.{o}' for o in ('out', 'err'))
         self.out.touch()
         self.process = CONTEXT.Process(target=call, args=(name, list(map(str, args)), str(self.out), str(self.err), limit, session))
-        with STARTING: self.process.start()
+        with ASKING: self.process.start()
 
     def until(self, text):
         "Wait for it to say `text`."
         while text not in self.out.read_text():
-            if not self.process.is_alive() and text not in self.out.read_text(): raise AssertionError(f'it ended before it said {text!r}: {self.err.read_text()}')
+            if wait(self.process, 0) is not None and text not in self.out.read_text(): raise AssertionError(f'it ended before it said {text!r}: {self.err.read_text()}')
             time.sleep(.01)
         return self
 
@@ -160,5 +167,4 @@ class Command:
 
     def wait(self):
         "Its exit status, and what it said on both."
-        self.process.join()
-        return self.process.exitcode, self.out.read_text(), self.err.read_text()
+        return wait(self.process), self.out.read_text(), self.err.read_text()

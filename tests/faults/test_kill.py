@@ -42,11 +42,10 @@ def kill_and_go_on(pipeline, folder):
         out, chain = folder/f'run{chain}', chain + 1
         for _ in range(4):
             process = runs.start(out, pipeline, 0, epochs=5)
-            process.join(rng.uniform(.05, .8)*span)
-            if process.is_alive(): os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            if process.exitcode == 0: break
-            assert process.exitcode == -signal.SIGKILL
+            if runs.wait(process, rng.uniform(.05, .8)*span) is None: os.kill(process.pid, signal.SIGKILL)
+            status = runs.wait(process)
+            if status == 0: break
+            assert status == -signal.SIGKILL
             places[place(out)] += 1
         assert run(out) == 0, places
         assert runs.results(out) == expected
@@ -58,7 +57,7 @@ def test_a_killed_run_leaves_no_lock(tmp_path, count):
     while not (tmp_path/'run'/STATE).exists(): time.sleep(.01)
     assert runs.run(tmp_path/'run') == runs.REFUSED  # it is at work
     os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    runs.wait(process)
     assert runs.run(tmp_path/'run') == 0
     count(['second processes on one folder'])
 

@@ -98,7 +98,7 @@ def test_two_runs_on_one_folder(train, tmp_path, count):
     for args in (['--out', tmp_path/'run', *FLAGS], ['--out', tmp_path/'run', '--force', *FLAGS], ['--resume', tmp_path/'run']):
         status, _, stderr = train(*args).wait()
         assert status == 2 and 'Another run is at work' in stderr and stderr.count('\n') == 1
-    assert first.process.is_alive()
+    assert runs.wait(first.process, 0) is None
     first.kill(signal.SIGKILL)
     first.wait()
     count(['second processes on one folder']*3)

@@ -77,6 +77,5 @@ def test_the_folder_is_removed_while_training(tmp_path, count, gone):
     process = runs.start(out, 'batch', 0, says=tmp_path/'says.txt', epochs=500)
     while not (out/STATE).exists(): time.sleep(.01)
     while path.exists(): shutil.rmtree(path, ignore_errors=True)  # it writes meanwhile
-    process.join(60)
-    assert process.exitcode == runs.REFUSED and 'could not be written (No such file' in (tmp_path/'says.txt').read_text()
+    assert runs.wait(process, 60) == runs.REFUSED and 'could not be written (No such file' in (tmp_path/'says.txt').read_text()
     count(['removed folders'])
