@@ -23,7 +23,7 @@ from s8fast.custom_resnet import CustomResNet
 from s8fast.images import load_data
 from s8fast.one_cycle import fit_one_cycle
 from s8fast.recipe import Recipe
-from s8fast.learner import get_learner, quiet_unless_interactive
+from s8fast.learner import deterministic, get_learner, quiet_unless_interactive
 
 WARM_UP = 2
 
@@ -63,12 +63,13 @@ def bare(precision, channels_last, bs, device):
 
 def ours(data, fused=True, **choices):
     "s8fast's Learner as `s8fast_train` runs it; or with fastai's own Adam."
-    learn = get_learner(Recipe(lr_max=1e-3, **choices), data)
+    recipe = Recipe(lr_max=1e-3, **choices)
+    learn = get_learner(recipe, data)
     if not fused: learn.opt_func, learn.splitter, learn.wd = Adam, trainable_params, .5
     quiet_unless_interactive(learn)
     def run(n):
         clock = Clock(next(learn.model.parameters()).device)
-        fit_one_cycle(learn, 24, 1e-3, cbs=Ticks(clock, n))
+        with deterministic(recipe): fit_one_cycle(learn, 24, 1e-3, cbs=Ticks(clock, n))
         return clock.seconds()
     return run
 
@@ -151,6 +152,7 @@ def main():
                 makers.setdefault(f'bare loop, {precision}, {"channels-last" if channels_last else "contiguous"}',
                                   lambda p=precision, c=channels_last: bare(p, c, args.bs, device))
         makers['s8fast, batch pipeline'] = lambda: ours(data, pipeline='batch', **common)
+        makers['s8fast, batch pipeline, --deterministic'] = lambda: ours(data, pipeline='batch', deterministic=True, **common)
         makers["s8fast, batch pipeline, fastai's Adam"] = lambda: ours(data, fused=False, pipeline='batch', **common)
         if args.compile: makers['s8fast, batch pipeline, compiled'] = lambda: ours(data, pipeline='batch', compile=True, **common)
         makers['s8fast, item pipeline'] = lambda: ours(data, pipeline='item', **common)

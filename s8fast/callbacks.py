@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'COLUMNS', 'pick_device', 'cpu_has_bf16', 'pick_precision', 'ChannelsLast', 'Autocast',
-           'precision_callbacks', 'autocast_of', 'keep_freed_memory', 'LossOnDevice', 'first_nonfinite',
-           'NonFiniteLoss', 'StopOnNonFinite', 'History', 'write_history', 'history_line']
+           'precision_callbacks', 'autocast_of', 'keep_freed_memory', 'give_freed_memory_back', 'LossOnDevice',
+           'first_nonfinite', 'NonFiniteLoss', 'StopOnNonFinite', 'History', 'write_history', 'history_line']
 
 # %% ../nbs/10_callbacks.ipynb #67b64606
 import csv
@@ -109,6 +109,11 @@ def keep_freed_memory():
     except (OSError, AttributeError, TypeError): return False # no glibc
     m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
     return all(mallopt(k, v) for k, v in ((m_mmap_max, 0), (m_trim_threshold, 2**31 - 1), (m_arena_max, 1)))
+
+def give_freed_memory_back():
+    "What `keep_freed_memory` kept goes back to the system: between two stages of a run that need it in pieces of other sizes. True when something did."
+    try: return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (OSError, AttributeError, TypeError): return False # no glibc
 
 # %% ../nbs/10_callbacks.ipynb #27b729f9
 def _waits(device): return device.type != 'cpu' # reading a number there waits for what the device still has to do

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .callbacks import NonFiniteLoss, StopOnNonFinite
-from .files import S8FastError, write_whole
+from .files import S8FastError, reason, write_whole
 from .run_folder import check_tensors
 
 # %% ../nbs/14_checkpoint.ipynb #78587d28
@@ -65,7 +65,7 @@ def load_tensors(path):
         if _digest(tensors, meta['plain']) != meta['sha256']: raise ValueError('its content is not what its sha256 says')
         return tensors, json.loads(meta['plain'])
     except (SafetensorError, OSError, RuntimeError, RecursionError, ValueError, KeyError, TypeError) as e:
-        raise S8FastError(f'{path} is damaged ({" ".join(str(e).split())[:150]}): restore it, or begin the run again with --force.') from e
+        raise S8FastError(f'{path} is damaged ({reason(e)}): restore it, or begin the run again with --force.') from e
 
 def _digest(tensors, text):
     h = hashlib.sha256(text.encode())
@@ -128,7 +128,7 @@ class Checkpoint(Callback):
         if not self.state: return
         try: self._restore(*self.state)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError, AttributeError, OverflowError) as e:
-            self._end(S8FastError(f'{self.path} does not fit this run ({" ".join(str(e).split())[:150]}): begin it again with --force.'))
+            self._end(S8FastError(f'{self.path} does not fit this run ({reason(e)}): begin it again with --force.'))
 
     def before_train(self):
         self.begin = rng_state(self.learn)

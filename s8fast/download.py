@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from .files import S8FastError, flush
+from .files import S8FastError, flush, reason
 
 # %% ../nbs/01_download.ipynb #d645e24c
 def fetch(
@@ -56,7 +56,7 @@ def fetch(
             why = f'HTTP {e.code} {e.reason}'
             if e.code == 416: part.unlink(missing_ok=True) # there is no such rest: the part is another file's
             elif e.code < 500 and e.code not in (408, 429): break
-        except (OSError, http.client.HTTPException, ValueError) as e: why = ' '.join(str(getattr(e, 'reason', e)).split())[:120] or type(e).__name__
+        except (OSError, http.client.HTTPException, ValueError) as e: why = reason(getattr(e, 'reason', e)) or type(e).__name__
     raise S8FastError(f'{url} could not be downloaded to {path} ({why}): check the network and the disk, and try again, or give --data a folder that holds the images.')
 
 def _receive(url, part, size, timeout, max_bytes):
@@ -114,7 +114,7 @@ def unpack(
         top = list(tmp.iterdir())
         os.replace(top[0] if len(top) == 1 and top[0].is_dir() else tmp, folder)
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as e:
-        raise S8FastError(f'{archive} could not be unpacked into {folder} ({" ".join(str(e).split())[:150]}): remove it and download it again.') from e
+        raise S8FastError(f'{archive} could not be unpacked into {folder} ({reason(e)}): remove it and download it again.') from e
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return folder
 

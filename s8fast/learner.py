@@ -21,7 +21,7 @@ from fastcore.imports import noop
 
 from .augment import BatchAugment, train_augment
 from .callbacks import LossOnDevice, keep_freed_memory, pick_device, pick_precision, precision_callbacks
-from .files import S8FastError
+from .files import S8FastError, reason
 from .images import load_data
 from .loaders import get_dls, test_dl
 from .metrics import evaluate
@@ -70,7 +70,7 @@ def deterministic(recipe):
     try: yield
     except RuntimeError as e:
         if 'deterministic' not in str(e): raise
-        raise S8FastError(f'PyTorch has no deterministic algorithm for this ({" ".join(str(e).split())[:150]}): leave --deterministic out.') from e
+        raise S8FastError(f'PyTorch has no deterministic algorithm for this ({reason(e)}): leave --deterministic out.') from e
     finally: torch.use_deterministic_algorithms(old[0], warn_only=old[1])
 
 @contextmanager
@@ -79,8 +79,7 @@ def compiling(recipe):
     try: yield
     except RuntimeError as e:
         if not (recipe.compile and type(e).__module__.startswith(('torch._dynamo', 'torch._inductor'))): raise
-        reason = ' '.join(str(e).split())[:150]
-        raise S8FastError(f'torch.compile failed here ({reason}): leave --compile out, or install the C++ compiler (on a GPU: triton) that it needs.') from e
+        raise S8FastError(f'torch.compile failed here ({reason(e)}): leave --compile out, or install the C++ compiler (on a GPU: triton) that it needs.') from e
 
 # %% ../nbs/15_learner.ipynb #efa0e703
 def load_run(

@@ -27,7 +27,7 @@ from safetensors.torch import save
 from typing_extensions import TypedDict
 
 from .callbacks import COLUMNS
-from .files import S8FastError, hold, read_json, write_whole
+from .files import S8FastError, hold, read_json, reason, write_whole
 
 # %% ../nbs/12_run_folder.ipynb #62e1dac1
 RUN_FILES = ('recipe.json', 'history.csv', 'metrics.json', 'model.safetensors', 'batch.png', 'lr_find.png', 'schedule.png', 'curves.png',
@@ -210,8 +210,7 @@ def load_model(path, model, device='cpu'):
         for k, v in state.items():
             if v.is_floating_point() and not v.isfinite().all(): raise ValueError(f'{k} has nan or infinite values')
     except (SafetensorError, OSError, RuntimeError, ValueError) as e:
-        reason = ' '.join(str(e).split())[:200]
-        raise S8FastError(f'{path} does not hold the weights of this network ({reason}): restore it, or train again.') from e
+        raise S8FastError(f'{path} does not hold the weights of this network ({reason(e)}): restore it, or train again.') from e
     model.load_state_dict(state)
 
 def check_tensors(found, wanted):

@@ -21,9 +21,9 @@ import torch
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from .callbacks import COLUMNS, History, NonFiniteLoss, StopOnNonFinite, pick_device, pick_precision, write_history
+from .callbacks import COLUMNS, History, NonFiniteLoss, StopOnNonFinite, give_freed_memory_back, pick_device, pick_precision, write_history
 from .checkpoint import Checkpoint, Interrupted, StopSignals, read_checkpoint
-from .files import S8FastError, read_json, write_json
+from .files import S8FastError, read_json, reason, write_json
 from .images import load_data
 from .learner import compiling, deterministic, get_learner, quiet_unless_interactive
 from .loaders import test_dl
@@ -95,7 +95,7 @@ def resume(
             raise S8FastError(f'{run/BEGUN} was changed since the run began ({changed}): put it back, or train anew in another folder.')
         if changed := differences(recipe, replace(recipe, **changes)):
             raise S8FastError(f'{run} was begun with another recipe ({changed}): resume it without that, or train anew in another folder.')
-        return _Run(recipe, data_of(run) if data is None else data, run, log, checkpoint_minutes, (kept or begun)['id'], state).go()
+        return _Run(recipe, data_of(run) if data is None else data, run, log, checkpoint_minutes, (kept or begun)['id'], state, kept).go()
 
 def data_of(
     run, # run folder of an unfinished run
@@ -115,13 +115,13 @@ def _kept(state, path):
         for o in rows:
             if tuple(o) != COLUMNS or not all(isinstance(v, (int, float)) for v in o.values()): raise ValueError('its history has other columns')
         if len(rows) > kept['record']['recipe']['epochs']: raise ValueError(f'it has {len(rows)} epochs')
-    except (KeyError, TypeError, ValueError, AttributeError) as e: raise S8FastError(f'{path} is damaged ({" ".join(str(e).split())[:150]}): begin the run again with --force.') from e
+    except (KeyError, TypeError, ValueError, AttributeError) as e: raise S8FastError(f'{path} is damaged ({reason(e)}): begin the run again with --force.') from e
     return kept
 
 class _Run:
     "One run in a folder that is this process's own: from the beginning, or from a checkpoint."
-    def __init__(self, recipe, data, out, log, minutes, id=None, state=None):
-        self.recipe, self.data, self.out, self.minutes, self.id, self.state = recipe, data, out, minutes, id or secrets.token_hex(8), state
+    def __init__(self, recipe, data, out, log, minutes, id=None, state=None, kept=None):
+        self.recipe, self.data, self.out, self.minutes, self.id, self.state, self.kept = recipe, data, out, minutes, id or secrets.token_hex(8), state, kept
         self.log, self.seconds, self.when, self.owns = log or partial(print, flush=True), {}, 'before training began', state is not None
         self.source = data if data in (None, 'digits') else str(Path(data).expanduser().absolute()) if isinstance(data, (str, Path)) else _IN_MEMORY
 
@@ -143,9 +143,8 @@ class _Run:
         self.began = now
 
     def _steps(self):
-        recipe, out, log, state = self.recipe, self.out, self.log, self.state
-        kept = _kept(state, out/STATE) if state else None
-        record = kept and self._same_record(kept['record'])
+        recipe, out, log = self.recipe, self.out, self.log
+        record = self.kept and self._same_record(self.kept['record'])
         if record: # what was chosen then is chosen now
             recipe = replace(recipe, **{k: record['chosen'][k] for k in ('device', 'precision', 'num_workers')})
         precision = pick_precision(recipe.precision, pick_device(recipe.device))
@@ -162,9 +161,11 @@ class _Run:
         if record: found = record['lr_find'] and LRRange.from_dict(record['lr_find'])
         else:
             found = self._find(learn)
+            give_freed_memory_back()
             record = self._begin(learn, data, precision, found)
         self._lap('lr_find')
-        history = self._fit(learn, record, kept, interactive)
+        history = self._fit(learn, record, interactive)
+        give_freed_memory_back()
         self._lap('training')
 
         self.when = 'after the last epoch'
@@ -216,16 +217,16 @@ class _Run:
         if changed: self.log(f'not what the run was begun with: {"; ".join(changed)}. The rest of it may differ in the last digits.')
         return record
 
-    def _fit(self, learn, record, kept, interactive):
+    def _fit(self, learn, record, interactive):
         "Train, or train the rest; returns the `History`."
         recipe, out, n = self.recipe, self.out, len(learn.dls.train)
         history, done = History(out/'history.csv', None if interactive else self.log), 0
-        if kept:
+        if self.kept:
             plain = self.state[1]
             rows, batches = plain['callbacks']['history']['rows'], plain['batches']
             if batches > n: raise S8FastError(f'{out/STATE} is damaged (batches is {batches}): begin the run again with --force.')
             done = len(rows)
-            self.seconds = {k: round(kept['seconds'].get(k, 0.) + v, 3) for k, v in self.seconds.items()}
+            self.seconds = {k: round(self.kept['seconds'].get(k, 0.) + v, 3) for k, v in self.seconds.items()}
             self.began -= plain['seconds']
             if rows: write_history(out/'history.csv', rows)
             self.log(f'goes on after epoch {done} of {recipe.epochs}' + (f', step {batches} of {n}' if batches else ''))

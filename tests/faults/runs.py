@@ -13,21 +13,24 @@ EPOCHS, REFUSED = 2, 2
 def few_digits():
     from s8fast.images import digits
     d = digits()
-    return dataclasses.replace(d, train_images=d.train_images[:300], train_labels=d.train_labels[:300], test_images=d.test_images[:80], test_labels=d.test_labels[:80])
+    return dataclasses.replace(d, train_images=d.train_images[:150], train_labels=d.train_labels[:150], test_images=d.test_images[:40], test_labels=d.test_labels[:40])
 
 
 def recipe(pipeline='batch', **kwargs):
     from s8fast.recipe import Recipe
-    return Recipe(**{**dict(model='ultimus', epochs=EPOCHS, bs=64, lr_max=5e-3, valid_pct=.1, pipeline=pipeline, num_workers=0, precision='fp32', device='cpu'), **kwargs})
+    return Recipe(**{**dict(model='ultimus', epochs=EPOCHS, bs=32, lr_max=5e-3, valid_pct=.1, pipeline=pipeline, num_workers=0, precision='fp32', device='cpu'), **kwargs})
 
 
 def draw_less():
-    "Two images in the sample picture: the whole of it would be half of the time that such a run takes."
+    "Small pictures: what is drawn does not matter here, and it would be half of the time that such a run takes."
+    import matplotlib.pyplot as plt
     from fastai.data.core import TfmdDL
-    show_batch = TfmdDL.show_batch
-    def show_two(dl, *args, **kwargs): return show_batch(dl, max_n=2, figsize=(2, 1))
-    TfmdDL.show_batch = show_two
-    return lambda: setattr(TfmdDL, 'show_batch', show_batch)
+    from s8fast import training
+    def small(*args, **kwargs): return plt.figure(figsize=(1, 1))
+    old = TfmdDL.show_batch, training.plot_history, training.plot_schedule
+    TfmdDL.show_batch = training.plot_history = training.plot_schedule = small
+    def undo(): TfmdDL.show_batch, training.plot_history, training.plot_schedule = old
+    return undo
 
 
 def train_or_go_on(out, pipeline='batch', minutes=None, fault=None, says=None, replace=False, **kwargs):
@@ -73,6 +76,13 @@ def wait(process, seconds=600):
 def run(out, *args, **kwargs):
     "The exit status of `train_or_go_on`."
     return wait(start(out, *args, **kwargs))
+
+
+def until_there(path, process):
+    "Wait until `path` is there, written by `process`."
+    while not path.exists():
+        assert wait(process, 0) is None, f'it ended with {wait(process)}'
+        time.sleep(.01)
 
 
 def results(out):

@@ -54,7 +54,7 @@ def kill_and_go_on(pipeline, folder):
 
 def test_a_killed_run_leaves_no_lock(tmp_path, count):
     process = runs.start(tmp_path/'run', 'batch', 0, epochs=12)
-    while not (tmp_path/'run'/STATE).exists(): time.sleep(.01)
+    runs.until_there(tmp_path/'run'/STATE, process)
     assert runs.run(tmp_path/'run') == runs.REFUSED  # it is at work
     os.kill(process.pid, signal.SIGKILL)
     runs.wait(process)

@@ -1,5 +1,5 @@
 "Every file that a run writes fails in turn: the disk is full, the file is cut short, the process is gone before the file has its name."
-import shutil, time
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.pyplot as plt
@@ -75,7 +75,7 @@ def test_every_write_of_a_report_fails_once(reference, tmp_path, monkeypatch, co
 def test_the_folder_is_removed_while_training(tmp_path, count, gone):
     out, path = tmp_path/'run', tmp_path/('run' if gone == 'folder' else 'run/checkpoint')
     process = runs.start(out, 'batch', 0, says=tmp_path/'says.txt', epochs=500)
-    while not (out/STATE).exists(): time.sleep(.01)
+    runs.until_there(out/STATE, process)
     while path.exists(): shutil.rmtree(path, ignore_errors=True)  # it writes meanwhile
     assert runs.wait(process, 60) == runs.REFUSED and 'could not be written (No such file' in (tmp_path/'says.txt').read_text()
     count(['removed folders'])
