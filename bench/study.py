@@ -3,23 +3,43 @@
 
 Each positional argument is a row: changes to the recipe, or to what the network is built with, separated by commas, such as
 `wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. All rows see the same split; a seed draws the same first
-weights, order and augmentation in every row that has the same network. Accuracy is the last epoch's.
+weights, order and augmentation in every row that has the same network. Accuracy is that of the weights after the last epoch; with
+`--averages` also that of averages of the weights that reach back so many epochs, kept beside the same training.
 """
-import argparse, ast, contextlib, json, os, statistics, sys, time, warnings
+import argparse, ast, contextlib, itertools, json, os, statistics, sys, time, warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
+import numpy as np
+import torch
 from common import header, pick_device, table
+from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
-from s8fast.callbacks import History
+from s8fast.callbacks import autocast_of
 from s8fast.files import S8FastError
-from s8fast.images import load_data
+from s8fast.images import load_data, split
+from s8fast.learner import deterministic, get_learner
+from s8fast.metrics import compute_metrics, predict_logits
 from s8fast.one_cycle import find_lr_range, fit_one_cycle
+from s8fast.optimizer import WeightAverage
 from s8fast.recipe import MODELS, Recipe
-from s8fast.learner import get_learner
+
+FIGURES = 'accuracy', 'loss'
+
+
+class NoValidation(Callback):
+    "The end of the training is all that is measured."
+    order = 80
+    def before_validate(self): raise CancelValidException
+
+
+class Beside(WeightAverage):
+    "An average that stays beside the weights."
+    def _show(self, average): pass
+    def after_fit(self): pass
 
 
 def parse_row(text, common):
@@ -39,18 +59,40 @@ def parse_row(text, common):
 def make(recipe, arguments, n_classes): return MODELS[recipe.model].make(n_classes, **arguments)
 
 
-def trial(recipe, arguments, data):
-    "What the last epoch reached, the validation accuracy of each epoch, the peak rate, seconds, validation images."
+def figures(learn):
+    found = compute_metrics(*predict_logits(learn, learn.dls.valid), learn.dls.vocab)
+    return {k: found[k] for k in FIGURES}
+
+
+def estimate_statistics(learn, n=40):
+    "Batch norm's statistics anew for the weights as they are: the mean over `n` augmented training batches."
+    norms = [m for m in learn.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    old = [m.momentum for m in norms]
+    for m in norms: m.reset_running_stats(); m.momentum = None  # PyTorch's word for the plain mean
+    learn.model.train()
+    with learn.no_bar(), torch.no_grad():
+        for x, _ in itertools.islice(itertools.chain.from_iterable(itertools.repeat(learn.dls.train)), n):
+            with autocast_of(learn): learn.model(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last))
+    for m, momentum in zip(norms, old): m.momentum = momentum
+
+
+def trial(recipe, arguments, data, averages):
+    "Figures on the validation images after the last epoch and of each average, the peak rate, seconds, validation images."
     learn = get_learner(recipe, data)
     if arguments:
         set_seed(recipe.seed)
         learn.model = make(recipe, arguments, len(data.vocab)).to(learn.dls.device)
-    start, history = time.perf_counter(), History()
-    with learn.no_bar(), learn.no_logging():
+    start, beside = time.perf_counter(), {f'{o:g}': Beside(o*len(learn.dls.train)) for o in averages}
+    with learn.no_bar(), learn.no_logging(), deterministic(recipe):
         lr_max = recipe.lr_max or find_lr_range(learn).lr_max
-        fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, (recipe.mom_max, recipe.mom_min), cbs=history)
-    return {**history.rows[-1], 'valid_accuracies': [o['valid_accuracy'] for o in history.rows], 'lr_max': lr_max,
-            'seconds': time.perf_counter() - start, 'n_valid': len(learn.dls.valid_ds)}
+        fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, (recipe.mom_max, recipe.mom_min), cbs=[NoValidation(), *beside.values()])
+    found = dict(figures(learn), averages={}, lr_max=lr_max, seconds=time.perf_counter() - start, n_train=len(learn.dls.train_ds), n_valid=len(learn.dls.valid_ds))
+    for name, o in beside.items():
+        learn.model.load_state_dict({**learn.model.state_dict(), **o.mine})
+        found['averages'][name] = figures(learn)
+        estimate_statistics(learn)
+        found['averages'][f'{name}, statistics estimated'] = figures(learn)
+    return found
 
 
 def main():
@@ -60,7 +102,9 @@ def main():
     parser.add_argument('--model', default='custom_resnet', help='as for s8fast_train')
     parser.add_argument('--epochs', type=int, default=24)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
+    parser.add_argument('--averages', type=float, nargs='*', default=[], help='epochs that averages of the weights reach back')
     parser.add_argument('--valid_pct', type=float, default=.1, help='share of the training images to measure on')
+    parser.add_argument('--share', type=float, default=1., help='of the training images to train and measure on')
     parser.add_argument('--bs', type=int, help="images a batch; left out: the network's own")
     parser.add_argument('--device', default='auto')
     parser.add_argument('--out', type=Path, help='JSON file of all trials, written anew as each one ends')
@@ -72,21 +116,27 @@ def main():
     except S8FastError as e:
         print(f'study.py: {e}', file=sys.stderr)
         sys.exit(2)
+    if args.share < 1:
+        keep = split(data.train_labels, args.share)[1]
+        data = replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
     found = []
     for seed in dict.fromkeys(args.seeds):
         for text, (recipe, arguments) in rows.items():
             recipe = replace(recipe, seed=seed)
-            found.append(dict(row=text, recipe=asdict(recipe), arguments=arguments, data=data.fingerprint, **trial(recipe, arguments, data)))
-            print(f'{text}, seed {seed}: {found[-1]["valid_accuracy"]:.2%} in {found[-1]["seconds"]:.0f} s', file=sys.stderr, flush=True)
+            found.append(dict(row=text, recipe=asdict(recipe), arguments=arguments, data=data.fingerprint, share=args.share, **trial(recipe, arguments, data, args.averages)))
+            last = {'none': found[-1], **found[-1]['averages']}
+            print(f'{text}, seed {seed}: {", ".join(f"average {k}: {o[FIGURES[0]]:.2%}" for k, o in last.items())} in {found[-1]["seconds"]:.0f} s', file=sys.stderr, flush=True)
             if args.out: args.out.write_text(json.dumps(found, indent=1) + '\n')
-    print(f'{data.name} ({data.edition}), {found[0]["n_valid"]:,} validation images, {args.model}, {args.epochs} epochs; {header(device)}')
+    print(f'{data.name} ({data.edition}), {found[0]["n_train"]:,} training, {found[0]["n_valid"]:,} validation images, {args.model}, {args.epochs} epochs; {header(device)}')
     lines = []
     for text in rows:
         mine = [o for o in found if o['row'] == text]
-        means = {k: statistics.mean(o[k] for o in mine) for k in ('valid_accuracy', 'valid_loss', 'train_accuracy', 'lr_max')}
-        deviation = f'{statistics.stdev(o["valid_accuracy"] for o in mine):.2%}' if len(mine) > 1 else ''
-        lines.append((text, len(mine), f'{means["valid_accuracy"]:.2%}', deviation, f'{means["valid_loss"]:.4f}', f'{means["train_accuracy"]:.2%}', f'{means["lr_max"]:.2e}'))
-    print(table(('choice', 'n', 'valid accuracy', 'deviation', 'valid loss', 'train accuracy', 'lr_max'), lines))
+        for average in (None, *mine[0]['averages']):
+            of = [o if average is None else o['averages'][average] for o in mine]
+            mean = {k: statistics.mean(o[k] for o in of) for k in FIGURES}
+            deviation = f'{statistics.stdev(o["accuracy"] for o in of):.2%}' if len(of) > 1 else ''
+            lines.append((text, average or 'none', len(of), f'{mean["accuracy"]:.2%}', deviation, f'{mean["loss"]:.4f}', f'{statistics.mean(o["lr_max"] for o in mine):.2e}'))
+    print(table(('choice', 'average', 'n', 'accuracy', 'deviation', 'loss', 'lr_max'), lines))
 
 
 if __name__ == '__main__': main()

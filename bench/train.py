@@ -20,7 +20,7 @@ def run_once(data, flags, out):
     _, status, usage = os.wait4(child.pid, 0)
     if status: sys.exit(f's8fast_train failed: exit status {os.waitstatus_to_exitcode(status)}')
     metrics, record = (json.loads((Path(out)/o).read_text()) for o in ('metrics.json', 'recipe.json'))
-    return time.perf_counter() - start, metrics['seconds'], usage.ru_maxrss/1e6, metrics, record
+    return time.perf_counter() - start, metrics['seconds'], usage.ru_maxrss*1024/1e9, metrics, record
 
 
 def whole(args):

@@ -18,6 +18,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
 from fastcore.imports import noop
+from torch import nn
 
 from .augment import BatchAugment, train_augment
 from .callbacks import LossOnDevice, keep_freed_memory, pick_device, pick_precision, precision_callbacks
@@ -25,7 +26,7 @@ from .files import S8FastError, reason
 from .images import load_data
 from .loaders import get_dls, test_dl
 from .metrics import evaluate
-from .optimizer import decay_groups, fused_adam
+from .optimizer import WeightAverage, decay_groups, fused_adam
 from .recipe import MODELS, recipe_of
 from .run_folder import load_model, read_metrics, read_record
 
@@ -40,13 +41,16 @@ def get_learner(
     data = load_data(data)
     if device.type == 'cpu': keep_freed_memory()
     set_seed(recipe.seed)
-    augment = (BatchAugment if recipe.pipeline == 'batch' else train_augment)(data.stats[0], recipe.pad, recipe.cutout)
+    augment = (BatchAugment if recipe.pipeline == 'batch' else train_augment)(data.stats[0], recipe.pad, recipe.cutout, pad_mode=recipe.pad_mode)
     dls = get_dls(data, recipe.bs, recipe.valid_pct, recipe.split_seed, augment, recipe.pipeline, recipe.num_workers, recipe.drop_last, device)
     model = MODELS[recipe.model].make(len(data.vocab)).to(device)
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d): m.momentum = recipe.bn_momentum
     if recipe.compile: model.compile(dynamic=False, mode='reduce-overhead' if device.type == 'cuda' else None) # in place: the weights keep their names
-    return Learner(dls, model, CrossEntropyLossFlat(), fused_adam, splitter=decay_groups, metrics=accuracy,
+    average = [WeightAverage(max(1., recipe.average*len(dls.train)))] if recipe.average else []
+    return Learner(dls, model, CrossEntropyLossFlat(label_smoothing=recipe.label_smoothing), fused_adam, splitter=decay_groups, metrics=accuracy,
                    wd=[recipe.wd, recipe.wd if recipe.wd_bn_bias else 0.], moms=(recipe.mom_max, recipe.mom_min, recipe.mom_max),
-                   cbs=[*precision_callbacks(precision, recipe.channels_last), LossOnDevice()])
+                   cbs=[*precision_callbacks(precision, recipe.channels_last), LossOnDevice(), *average])
 
 def quiet_unless_interactive(learn):
     "Keep fastai's bar and table for a terminal or a notebook only; returns which of the two it is."

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Callable, NamedTuple
 
+from .augment import PAD_MODES
 from .callbacks import PRECISIONS, pick_precision
 from .custom_resnet import CustomResNet
 from .files import S8FastError
@@ -27,6 +28,8 @@ class Network(NamedTuple):
     wd: float = 0.5  # decoupled weight decay
     pad: int = 4     # pixels added around a training image before the crop; 0: no crop
     cutout: int = 8  # side of the hole in a training image; 0: none
+    label_smoothing: float = 0. # share of a label that is spread over all classes
+    average: float = 0. # epochs over which the weights are averaged; 0: not at all
 
 MODELS = dict(
     custom_resnet     = Network(CustomResNet, 'layer3'),
@@ -51,6 +54,10 @@ class Recipe:
     wd_bn_bias: bool = False   # of batch norm and biases too
     pad: int|None = None       # pixels added on every side of a training image before the random crop; 0: no crop; None: the network's own
     cutout: int|None = None    # side of the hole in every training image, in pixels; 0: none; None: the network's own
+    pad_mode: str = 'zeros'    # what the pixels added are: `zeros`, or `reflect`, the image mirrored at its edge
+    label_smoothing: float|None = None # share of each label that is spread evenly over all classes; None: the network's own
+    average: float|None = None # epochs over which the average of the weights that becomes the model reaches back; 0: the last weights; None: the network's own
+    bn_momentum: float = 0.1   # share of a batch in batch norm's running statistics
     valid_pct: float = 0.04    # share of the training images kept for validation
     split_seed: int = 42       # of that split
     drop_last: bool = False    # leave out an epoch's last, smaller batch
@@ -63,18 +70,20 @@ class Recipe:
     deterministic: bool = False # ask PyTorch for algorithms that give the same bits in every run
 
     def __post_init__(self):
-        for name in ('model', 'shape', 'pipeline', 'precision', 'device'): self._check(name, str)
+        for name in ('model', 'shape', 'pipeline', 'precision', 'device', 'pad_mode'): self._check(name, str)
         if self.model not in MODELS: raise S8FastError(f'model={self.model!r} is unknown: give {", ".join(MODELS)}.')
-        for name in ('bs', 'wd', 'pad', 'cutout'):
+        for name in ('bs', 'wd', 'pad', 'cutout', 'label_smoothing', 'average'):
             if getattr(self, name) is None: object.__setattr__(self, name, getattr(MODELS[self.model], name))
         for name, low, high in (('epochs', 1, 100_000), ('bs', 1, 1_000_000), ('seed', 0, 2**32 - 1), ('split_seed', 0, 2**32 - 1), ('pad', 0, 32), ('cutout', 0, 32)):
             self._check(name, int, low, high)
         if self.num_workers is not None: self._check('num_workers', int, 0, 1024)
-        for name, low, high in (('wd', 0, 1e6), ('mom_max', 0, 1), ('mom_min', 0, 1), ('valid_pct', 0, 1)): self._check(name, (int, float), low, high)
+        for name, low, high in (('wd', 0, 1e6), ('mom_max', 0, 1), ('mom_min', 0, 1), ('valid_pct', 0, 1), ('label_smoothing', 0, 1), ('average', 0, 1e6), ('bn_momentum', 0, 1)): self._check(name, (int, float), low, high)
         for name in ('wd_bn_bias', 'drop_last', 'channels_last', 'compile', 'deterministic'): self._check(name, bool)
         for name in ('div', 'pct_start') + (('lr_max',) if self.lr_max is not None else ()): self._check(name, (int, float))
         one_cycle(self.epochs, 1. if self.lr_max is None else self.lr_max, self.div, self.pct_start, self.shape)
         if self.pipeline not in PIPELINES: raise S8FastError(f'pipeline={self.pipeline!r} is unknown: give {" or ".join(PIPELINES)}.')
+        if self.pad_mode not in PAD_MODES: raise S8FastError(f'pad_mode={self.pad_mode!r} is unknown: give {" or ".join(PAD_MODES)}.')
+        if self.pad_mode == 'reflect' and self.pad == 32: raise S8FastError('pad=32 with pad_mode=\'reflect\' is more than an image has: give at most 31.')
         if self.precision not in ('auto', *PRECISIONS): pick_precision(self.precision)
 
     def _check(self, name, kind, low=None, high=None):

@@ -133,12 +133,13 @@ class Metrics(TypedDict):
     seconds: dict[str, float]
     files: dict[str, str]
 
-RECIPE_VERSION, METRICS_VERSION = 3, 2
+RECIPE_VERSION, METRICS_VERSION = 4, 2
 
 def _upgrade_record(record):
     old = record['version'] if 'version' in record else 1
     if old < 2: record['recipe'] = {'model': record.pop('model', 'custom_resnet'), 'pipeline': 'item', **record['recipe']} # there was no other pipeline
     if old < 3: record['recipe'] = {'pad': 4, 'cutout': 8, 'wd_bn_bias': False, 'compile': False, 'deterministic': False, **record['recipe']}
+    if old < 4: record['recipe'] = {'pad_mode': 'zeros', 'label_smoothing': 0., 'average': 0., 'bn_momentum': .1, **record['recipe']}
     return {**record, 'version': RECIPE_VERSION}
 
 def _upgrade_metrics(metrics):
