@@ -2,7 +2,7 @@
 """Many short runs one after another in one process: memory stays where it is, and no file is left behind.
 
 A run is an epoch of ULTIMUS on digits, from the Learner to the complete run folder, every fourth one stopped after its second step
-and resumed. Resident memory is read after each run, when what it left has been collected. Exits with status 1 when the second half
+and resumed. Resident memory is read after each run, when what it left has been collected and what is free has gone back to the system. Exits with status 1 when the second half
 of the runs ends with more memory, open files or threads than it began with, or when a file is left.
 """
 import argparse, gc, os, signal, sys, tempfile, warnings
@@ -25,6 +25,7 @@ def main():
     args = parser.parse_args()
 
     from common import header, pick_device, table
+    from s8fast.callbacks import give_freed_memory_back
     from s8fast.images import digits
     from s8fast.recipe import Recipe
     from s8fast.training import resume, train
@@ -42,6 +43,7 @@ def main():
             else: train(recipe, data, out, log=lambda line: None)
             left += sorted({o.name for o in out.iterdir()} ^ complete)
             gc.collect()
+            give_freed_memory_back()
             found.append((resident(), open_files(), threads()))
         left += [str(o.relative_to(tmp)) for o in Path(tmp).iterdir() if o.name != 'runs']
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUN_FILES', 'BEGUN', 'STATE', 'Share', 'Count', 'Positive', 'Choices', 'RECIPE_VERSION', 'METRICS_VERSION',
-           'check_out', 'is_unfinished', 'open_run', 'make_out', 'remove', 'Record', 'Metrics', 'read_record',
-           'read_metrics', 'file_digest', 'read_history', 'save_model', 'load_model', 'check_tensors', 'save_figure',
-           'environment']
+           'check_out', 'is_unfinished', 'open_run', 'make_out', 'remove', 'Record', 'Metrics', 'upgrade_record',
+           'read_record', 'read_metrics', 'file_digest', 'read_history', 'save_model', 'load_model', 'check_tensors',
+           'save_figure', 'environment']
 
 # %% ../nbs/12_run_folder.ipynb #c54075b6
 import csv
@@ -135,7 +135,10 @@ class Metrics(TypedDict):
 
 RECIPE_VERSION, METRICS_VERSION = 4, 2
 
-def _upgrade_record(record):
+def upgrade_record(
+    record, # what has a recipe, in the state of its `version`
+):
+    "It as this version would have written it."
     old = record['version'] if 'version' in record else 1
     if old < 2: record['recipe'] = {'model': record.pop('model', 'custom_resnet'), 'pipeline': 'item', **record['recipe']} # there was no other pipeline
     if old < 3: record['recipe'] = {'pad': 4, 'cutout': 8, 'wd_bn_bias': False, 'compile': False, 'deterministic': False, **record['recipe']}
@@ -152,7 +155,7 @@ def read_record(
     path = Path(run).expanduser()
     if not path.is_file(): path = path/'recipe.json'
     if not path.is_file(): raise S8FastError(f'{path.parent} is no run folder (it has no recipe.json): give the --out of a training run.')
-    return read_json(path, Record, RECIPE_VERSION, _upgrade_record)
+    return read_json(path, Record, RECIPE_VERSION, upgrade_record)
 
 def read_metrics(
     run, # a finished run folder

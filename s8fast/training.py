@@ -31,7 +31,7 @@ from .metrics import evaluate
 from .one_cycle import LRRange, find_lr_range, fit_one_cycle, plot_schedule
 from .recipe import differences, recipe_of
 from .run_folder import (BEGUN, METRICS_VERSION, RECIPE_VERSION, RUN_FILES, STATE, Choices, Record, check_out, environment, file_digest, is_unfinished, make_out, open_run, remove,
-                               read_metrics, read_record, save_figure, save_model)
+                               read_metrics, read_record, save_figure, save_model, upgrade_record)
 
 # %% ../nbs/16_training.ipynb #790f4461
 def plot_history(
@@ -106,12 +106,13 @@ def data_of(
     if found['data'] == _IN_MEMORY: raise S8FastError(f'{run} was begun with images in memory: give them again.')
     return found['data']
 
-def _read_begun(run): return read_json(run/BEGUN, _Begun, RECIPE_VERSION) if (run/BEGUN).exists() else None
+def _read_begun(run): return read_json(run/BEGUN, _Begun, RECIPE_VERSION, upgrade_record) if (run/BEGUN).exists() else None
 
 def _kept(state, path):
     "What `_Run` gave its checkpoints to keep."
     try:
-        kept, rows = TypeAdapter(_Kept).validate_python(state[1]['record'], strict=True), state[1]['callbacks']['history']['rows']
+        kept = {**state[1]['record'], 'record': upgrade_record(state[1]['record']['record'])}
+        kept, rows = TypeAdapter(_Kept).validate_python(kept, strict=True), state[1]['callbacks']['history']['rows']
         for o in rows:
             if tuple(o) != COLUMNS or not all(isinstance(v, (int, float)) for v in o.values()): raise ValueError('its history has other columns')
         if len(rows) > kept['record']['recipe']['epochs']: raise ValueError(f'it has {len(rows)} epochs')
@@ -138,6 +139,8 @@ class _Run:
     def _hint(self): return f's8fast_train --resume {shlex.quote(str(self.out))} goes on from there.' if is_unfinished(self.out) else 'nothing is lost.'
 
     def _lap(self, name):
+        "The end of a stage: its seconds are written down, and the next one finds the memory free."
+        give_freed_memory_back()
         now = time.perf_counter()
         self.seconds[name] = round(self.seconds.get(name, 0.) + now - self.began, 3)
         self.began = now
@@ -161,11 +164,9 @@ class _Run:
         if record: found = record['lr_find'] and LRRange.from_dict(record['lr_find'])
         else:
             found = self._find(learn)
-            give_freed_memory_back()
             record = self._begin(learn, data, precision, found)
         self._lap('lr_find')
         history = self._fit(learn, record, interactive)
-        give_freed_memory_back()
         self._lap('training')
 
         self.when = 'after the last epoch'

@@ -9,8 +9,8 @@ from s8fast import cli
 from s8fast.callbacks import COLUMNS
 from s8fast.images import load_cifar10
 from s8fast.one_cycle import find_lr_range
+from s8fast.recipe import MODELS, PRESETS, Recipe
 from s8fast.run_folder import RUN_FILES
-from s8fast.recipe import MODELS, Recipe
 
 FILES = {'recipe.json', 'history.csv', 'metrics.json', 'model.safetensors', 'batch.png', 'lr_find.png', 'schedule.png', 'curves.png'}
 COMMANDS = 's8fast_train', 's8fast_lr_find', 's8fast_evaluate', 's8fast_report'
@@ -38,6 +38,27 @@ def test_train_leaves_a_whole_run(digits_run):
     assert Recipe(**record['recipe']) == Recipe(epochs=1, bs=128, lr_max=0.003, valid_pct=0.1, num_workers=0, device='cpu')
     assert record['data']['name'] == 'digits' and record['data']['n_train'] == 1294 and record['data']['n_valid'] == 144
     assert {'python', 'torch', 'fastai', 's8fast'} <= set(record['versions']) and record['device']['type'] == 'cpu'
+
+
+def test_several_seeds(png, call_command, tmp_path):
+    args = 's8fast_train', '--data', png, '--out', tmp_path/'runs', '--model', 'ultimus', '--epochs', 1, '--lr_max', 0.003, *TINY
+    first = call_command(*args, '--seeds', '0,1')
+    assert first.returncode == 0, first.stderr
+    runs = [tmp_path/'runs'/f'seed{o}' for o in (0, 1)]
+    accuracies = [read_json(o/'metrics.json')['test']['accuracy'] for o in runs]
+    summary = read_json(tmp_path/'runs'/'summary.json')
+    assert summary['accuracy']['n'] == 2 and summary['accuracy']['mean'] == pytest.approx(sum(accuracies)/2) and [o['seed'] for o in summary['runs']] == [0, 1]
+    assert [read_json(o/'recipe.json')['recipe']['seed'] for o in runs] == [0, 1] and 'test accuracy' in first.stdout.splitlines()[-3]
+    raw = [(o/'model.safetensors').read_bytes() for o in runs]
+    assert raw[0] != raw[1]
+    again = call_command(*args, '--seeds', '0-2')
+    assert again.returncode == 0 and again.stdout.count('is there already') == 2 and 'n = 3' in again.stdout
+    assert [(o/'model.safetensors').read_bytes() for o in runs] == raw
+    shown = call_command('s8fast_report', tmp_path/'runs', '--data', png, '--device', 'cpu')
+    assert shown.returncode == 0 and 'seed2/report.html' in (tmp_path/'runs'/'report.html').read_text() and (runs[0]/'report.html').is_file()
+    for flags, part in ((['--seeds', '0-1', '--wd', .1], 'wd: 0.05, 0.1'), (['--seeds', 'all'], "'all' is no seed"), (['--seeds', '0', '--seed', 1], '--seeds and --seed')):
+        bad = call_command(*args, *flags)
+        assert bad.returncode == 2 and part in bad.stderr and bad.stderr.count('\n') == 1
 
 
 def test_history_and_metrics_agree(png_run):
@@ -214,14 +235,15 @@ def test_defaults_are_the_recipes():
     recipe = {k: 'auto' if v is None else v for k, v in DEFAULTS.items()}
     train, find = options(cli.s8fast_train), options(cli.s8fast_lr_find)
     assert MISSING not in DEFAULTS.values()
-    assert {k: v for k, v in train.items() if k not in ('data', 'out', 'force', 'no_report', 'recipe', 'resume', 'checkpoint_minutes')} == recipe
+    assert {k: v for k, v in train.items() if k not in ('data', 'out', 'force', 'no_report', 'recipe', 'resume', 'checkpoint_minutes', 'preset', 'seeds')} == recipe
     finder = {k: v for k, v in options(find_lr_range).items() if k != 'learn'}
     assert {k: v for k, v in find.items() if k not in ('data', 'out')} == {**{k: recipe[k] for k in find if k in recipe}, **finder}
 
 
 def test_every_option_reaches_the_recipe(call_command, monkeypatch):
     other = dict(model='ultimus', epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, wd_bn_bias=True, pad=2, cutout=3, valid_pct=.2,
-                 split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu', deterministic=True)
+                 split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu', deterministic=True,
+                 pad_mode='reflect', label_smoothing=.3, average=2.5, bn_momentum=.2)
     assert other.keys() == DEFAULTS.keys() and all(DEFAULTS[k] != v for k, v in other.items())
     calls = []
     monkeypatch.setattr('s8fast.training.train', lambda *args, **kwargs: calls.append((*args, *kwargs.values())))
@@ -229,7 +251,9 @@ def test_every_option_reaches_the_recipe(call_command, monkeypatch):
     call_command('s8fast_train', *flags, '--data', 'somewhere', '--out', 'there', '--force', '--no-report')
     call_command('s8fast_train', '--no_report')
     call_command('s8fast_train', '--checkpoint-minutes', 2.5, '--no_report')
-    assert calls == [(Recipe(**other), 'somewhere', 'there', True, None), (Recipe(), None, 'runs/run', False, None), (Recipe(), None, 'runs/run', False, 2.5)]
+    call_command('s8fast_train', '--preset', 'assignment', '--average', 1, '--no_report')
+    assert calls == [(Recipe(**other), 'somewhere', 'there', True, None), (Recipe(), None, 'runs/run', False, None), (Recipe(), None, 'runs/run', False, 2.5),
+                     (Recipe(**{**PRESETS['assignment'], 'average': 1.}), None, 'runs/run', False, None)]
 
 
 def test_a_recipe_makes_the_run_again(call_command, png_run, png, tmp_path):

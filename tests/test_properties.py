@@ -14,7 +14,7 @@ from s8fast.checkpoint import load_tensors, save_tensors
 from s8fast.files import S8FastError, read_json, write_json
 from s8fast.images import read_image
 from s8fast.recipe import Recipe, differences, recipe_of
-from s8fast.run_folder import METRICS_VERSION, RECIPE_VERSION, Metrics, Record, _upgrade_metrics, _upgrade_record, read_history
+from s8fast.run_folder import METRICS_VERSION, RECIPE_VERSION, Metrics, Record, _upgrade_metrics, read_history, upgrade_record
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = [o.name for o in fields(Recipe)]
@@ -85,7 +85,7 @@ def test_a_batch_is_read_back(tmp_path, n, seed):
 def test_any_json_as_a_record(tmp_path, obj, which):
     path = tmp_path/'x.json'
     path.write_text(json.dumps(obj))
-    try: read_json(path, *((Record, RECIPE_VERSION, _upgrade_record) if which else (Metrics, METRICS_VERSION, _upgrade_metrics)))
+    try: read_json(path, *((Record, RECIPE_VERSION, upgrade_record) if which else (Metrics, METRICS_VERSION, _upgrade_metrics)))
     except S8FastError as e: assert str(path) in str(e)
 
 

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""The recipe of the network's author on the same images, split and steps as s8fast's: what s8fast's accuracy is measured against.
+
+SGD with Nesterov momentum 0.9, a rate of 0 that rises to 0.4 at epoch 5 and falls to 0 with the last step, L2 decay 5e-4 of every
+parameter, logits times 1/8, padding by reflection, crop, flip, cutout 8, batch 512, 24 epochs (David Page's cifar10-fast,
+https://github.com/davidcpage/cifar10-fast: 94.08% of the original edition, median of 50 runs). Nothing of it is tuned here.
+"""
+import argparse, json, os, sys, time, warnings
+from pathlib import Path
+
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
+warnings.filterwarnings('ignore')
+
+from common import header, pick_device, table
+from fastai.optimizer import OptimWrapper
+from fastai.torch_core import trainable_params
+from s8fast.callbacks import History
+from s8fast.files import S8FastError
+from s8fast.images import load_data
+from s8fast.learner import get_learner, quiet_unless_interactive
+from s8fast.loaders import test_dl
+from s8fast.metrics import evaluate
+from s8fast.one_cycle import fit_one_cycle
+from s8fast.recipe import Recipe
+from s8fast.seeds import parse_seeds, spread_line, summarise
+from torch import nn, optim
+
+LR, MOMENTUM, DECAY, SCALE = .4, .9, 5e-4, 1/8
+
+
+class Scaled(nn.Module):
+    "A network whose logits are multiplied by `scale`."
+    def __init__(self, model, scale):
+        super().__init__()
+        self.model, self.scale = model, scale
+    def forward(self, x): return self.scale*self.model(x)
+
+
+def sgd(params, lr): return OptimWrapper(params, optim.SGD, lr=lr, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
+
+
+def run(data, seed, epochs, bs, device):
+    "Figures of one run, and its epochs."
+    recipe = Recipe(seed=seed, epochs=epochs, bs=bs, device=device, pad_mode='reflect', label_smoothing=0., average=0.)
+    learn = get_learner(recipe, data)
+    quiet_unless_interactive(learn)
+    learn.model, learn.opt_func, learn.splitter, learn.wd = Scaled(learn.model, SCALE), sgd, trainable_params, None
+    history, start = History(log=lambda line: print(line, file=sys.stderr, flush=True)), time.perf_counter()
+    fit_one_cycle(learn, epochs, LR, div=1e9, moms=(MOMENTUM, MOMENTUM), cbs=history)  # a billionth of the peak is as good as nothing
+    seconds = time.perf_counter() - start
+    found = {part: evaluate(learn, dl) for part, dl in (('test', test_dl(learn.dls, data)), ('valid', learn.dls.valid))}
+    return dict(seed=seed, seconds=seconds, history=history.rows, **{part: {k: v for k, v in o.items() if k != 'per_class'} for part, o in found.items()})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', default='digits', help='as for s8fast_train')
+    parser.add_argument('--seeds', default='0', help='such as 0-2')
+    parser.add_argument('--epochs', type=int, default=24)
+    parser.add_argument('--bs', type=int, default=512)
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--out', type=Path, help='JSON file of all runs, written anew as each one ends; the seeds in it are not run again')
+    args = parser.parse_args()
+    try:
+        device, data, seeds = pick_device(args.device), load_data(args.data), parse_seeds(args.seeds)
+        found = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
+        if any(o['data'] != data.fingerprint or o['epochs'] != args.epochs for o in found): raise S8FastError(f'{args.out} has runs on other data or of other epochs: give another --out.')
+    except S8FastError as e:
+        print(f'yardstick.py: {e}', file=sys.stderr)
+        sys.exit(2)
+    for seed in seeds:
+        if any(o['seed'] == seed for o in found): continue
+        found.append(dict(data=data.fingerprint, epochs=args.epochs, **run(data, seed, args.epochs, args.bs, args.device)))
+        if args.out: args.out.write_text(json.dumps(found, indent=1) + '\n')
+    print(f"the author's recipe, {data.name} ({data.edition}), {args.epochs} epochs; {header(device)}")
+    print(table(('seed', 'test', 'flip TTA', 'validation', 'seconds'), [(o['seed'], *(f'{o[part][k]:.2%}' for part, k in (('test', 'accuracy'), ('test', 'accuracy_tta'), ('valid', 'accuracy'))), f'{o["seconds"]:,.0f}') for o in found]))
+    for name, key in (('test accuracy', 'accuracy'), ('with flip TTA', 'accuracy_tta')): print(f'{name} {spread_line(summarise([o["test"][key] for o in found]))}')
+
+
+if __name__ == '__main__': main()
