@@ -78,11 +78,9 @@ def estimate_statistics(learn, n=40):
 
 def trial(recipe, arguments, data, averages):
     "Figures on the validation images after the last epoch and of each average, the peak rate, seconds, validation images."
-    learn = get_learner(recipe, data)
-    if arguments:
-        set_seed(recipe.seed)
-        learn.model = make(recipe, arguments, len(data.vocab)).to(learn.dls.device)
-    start, beside = time.perf_counter(), {f'{o:g}': Beside(o*len(learn.dls.train)) for o in averages}
+    set_seed(recipe.seed)
+    learn = get_learner(recipe, data, make(recipe, arguments, len(data.vocab)) if arguments else None)
+    start, beside = time.perf_counter(), {f'{o:g}': Beside(max(1., o*len(learn.dls.train))) for o in averages}
     with learn.no_bar(), learn.no_logging(), deterministic(recipe):
         lr_max = recipe.lr_max or find_lr_range(learn).lr_max
         fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, (recipe.mom_max, recipe.mom_min), cbs=[NoValidation(), *beside.values()])
@@ -112,13 +110,13 @@ def main():
     common = dict(model=args.model, epochs=args.epochs, bs=args.bs, valid_pct=args.valid_pct, device=args.device)
     try:
         device, rows, data = pick_device(args.device), {o: parse_row(o, common) for o in args.rows}, load_data(args.data)
+        if args.share < 1:
+            keep = split(data.train_labels, args.share)[1]
+            data = replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
         if args.out and args.out.exists(): raise S8FastError(f'{args.out} is there already: give another --out.')
     except S8FastError as e:
         print(f'study.py: {e}', file=sys.stderr)
         sys.exit(2)
-    if args.share < 1:
-        keep = split(data.train_labels, args.share)[1]
-        data = replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
     found = []
     for seed in dict.fromkeys(args.seeds):
         for text, (recipe, arguments) in rows.items():

@@ -23,12 +23,36 @@ def _latin1(text, encoding='latin1'):
     if not isinstance(text, str) or encoding != 'latin1': raise pickle.UnpicklingError('_codecs.encode is only for bytes')
     return codecs.encode(text, encoding)
 
+class _Dtype:
+    "What a pickle says of a numpy dtype: its name."
+    def __init__(self, name, *_): self.name = name.decode('latin1') if isinstance(name, bytes) else name
+    def __setstate__(self, state): pass
+
+class _Array:
+    "What a pickle says of a numpy array: shape, dtype, bytes."
+    shape, dtype, order, raw = (), None, 'C', b''
+    def __setstate__(self, state): _, self.shape, self.dtype, fortran, self.raw = state; self.order = 'F' if fortran else 'C'
+    def __str__(self): return f'{getattr(self.dtype, "name", "?")!s:.20} {self.shape!s:.40}'
+
+    def images(self):
+        "uint8 `[n, 3072]`; None when it is something else."
+        name, shape, raw = getattr(self.dtype, 'name', None), self.shape, self.raw
+        if name not in ('u1', '|u1') or type(shape) is not tuple or len(shape) != 2 or shape[1] != 3072 or type(shape[0]) is not int: return None
+        if not isinstance(raw, (bytes, bytearray)) or shape[0] < 1 or len(raw) != 3072*shape[0]: return None
+        return np.frombuffer(raw, np.uint8).reshape(shape, order=self.order)
+
+def _reconstruct(kind, shape, code): return _Array()
+
+def _frombuffer(raw, dtype, shape, order):
+    found = _Array()
+    found.raw, found.dtype, found.shape, found.order = raw, dtype, shape, 'F' if order == 'F' else 'C'
+    return found
+
 class _ArrayUnpickler(pickle.Unpickler):
-    "Unpickles dicts, lists, tuples, strings, numbers and numpy arrays, and nothing else."
+    "Unpickles dicts, lists, tuples, strings, numbers, and arrays as `_Array`; nothing else."
     def find_class(self, module, name):
-        if module.split('.')[0] == 'numpy' and name in ('ndarray', 'dtype', '_reconstruct', '_frombuffer'):
-            core = np.core if int(np.__version__.split('.')[0]) < 2 else np._core
-            return dict(ndarray=np.ndarray, dtype=np.dtype, _reconstruct=core.multiarray._reconstruct, _frombuffer=core.numeric._frombuffer)[name]
+        stands_for = dict(ndarray=_Array, dtype=_Dtype, _reconstruct=_reconstruct, _frombuffer=_frombuffer)
+        if module.split('.')[0] == 'numpy' and name in stands_for: return stands_for[name]
         if (module, name) == ('_codecs', 'encode'): return _latin1
         raise pickle.UnpicklingError(f'it holds {module}.{name}')
 
@@ -49,9 +73,9 @@ def read_batch(
     "Images, uint8 `[n, 32, 32, 3]`, and labels, int64 `[n]`, of one batch file. Raises `S8FastError`."
     obj = _unpickle(Path(path))
     x, y = obj.get('data'), obj.get('labels')
-    if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != 3072 or not len(x):
-        found = f'{x.dtype} {list(x.shape)}' if isinstance(x, np.ndarray) else type(x).__name__
-        raise S8FastError(f'{path} has data of the wrong shape ({found}, not uint8 [n, 3072]): download it again.')
+    found = f'{x}' if isinstance(x, _Array) else type(x).__name__
+    x = x.images() if isinstance(x, _Array) else None
+    if x is None: raise S8FastError(f'{path} has data of the wrong shape ({found}, not uint8 [n, 3072]): download it again.')
     if not isinstance(y, (list, tuple)) or len(y) != len(x) or not all(type(o) is int and 0 <= o < n_classes for o in y):
         raise S8FastError(f'{path} has labels that do not fit its {len(x)} images (one integer from 0 to {n_classes-1} each): download it again.')
     return x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy(), np.array(y, np.int64)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import AvgSmoothLoss
@@ -196,7 +197,7 @@ class StopOnNonFinite(Callback):
 COLUMNS = 'epoch', 'lr', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'seconds'
 
 class History(Callback):
-    "Collects one row an epoch in `rows`; keeps the CSV file `path` and hands a printable line to `log`, where given."
+    "Collects one row an epoch in `rows`; keeps the CSV file `path` and hands a printable line to `log`, where given. Its losses are plain cross-entropy, whatever the Learner's loss smooths or weighs."
     order = 51 # after the Recorder
     def __init__(self,
         path=None, # CSV file to write; None: none
@@ -211,7 +212,8 @@ class History(Callback):
         self.start, self.resumed = time.perf_counter() - seconds, None
     def after_batch(self):
         y, n = self.yb[0], len(self.yb[0])
-        loss, right = self.loss.detach().float()*n, (self.pred.detach().argmax(1) == y).sum()
+        pred = self.pred.detach()
+        loss, right = F.cross_entropy(pred.float(), y)*n, (pred.argmax(1) == y).sum()
         old = self.sums.get(self.training, (0., 0., 0))
         self.sums[self.training] = old[0] + loss, old[1] + right, old[2] + n
 
@@ -237,6 +239,7 @@ class History(Callback):
         device = next(self.model.parameters()).device
         loss, right = (tensors[k].reshape(()).to(device) for k in ('loss', 'right'))
         self.rows, n, seconds = list(plain['rows']), int(plain['n']), float(plain['seconds'])
+        if n < 0: raise ValueError(f'n is {n}')
         self.resumed = (seconds, {True: (loss, right, n)}) if n else None
 
 def write_history(

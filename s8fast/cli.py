@@ -6,6 +6,7 @@
 __all__ = ['s8fast_train', 's8fast_lr_find', 's8fast_evaluate', 's8fast_report']
 
 # %% ../nbs/21_cli.ipynb #f26f4984
+import os
 import sys
 import warnings
 from argparse import SUPPRESS
@@ -31,6 +32,9 @@ def _command(**nargs):
                 if not isinstance(e, S8FastError): raise
                 print(f'{f.__name__}: {e}', file=sys.stderr)
                 raise SystemExit(e.status) from None
+            except OSError as e: # a folder of somebody else's, a full disk behind standard output
+                print(f'{f.__name__}: {e.filename or "The output"} cannot be used ({e.strerror or e}): see to its permissions and its disk.', file=sys.stderr)
+                raise SystemExit(2) from None
             except KeyboardInterrupt as e:
                 print(f'{f.__name__}: {str(e) or "Interrupted."}', file=sys.stderr)
                 raise SystemExit(getattr(e, 'status', 130)) from None
@@ -120,7 +124,7 @@ def s8fast_train(
     for a, b in (('seeds', 'seed'), ('recipe', 'preset')):
         if {a, b} <= set(given): raise S8FastError(f'--{a} and --{b} say the same thing twice: leave one of them out.')
     if resume:
-        other = {'out', 'force', 'recipe', 'seeds'} & set(given)
+        other = {'out', 'force', 'recipe', 'seeds', 'preset'} & set(given)
         if other: raise S8FastError(f'--resume {resume} goes on in that folder with its recipe: leave --{min(other)} out.')
         out = Path(resume).expanduser()
         finished, data = not is_unfinished(out), data or data_of(out)
@@ -199,5 +203,7 @@ def s8fast_report(
     from s8fast.report import compare_runs, write_report, write_seeds_report
     if not (run or compare): raise S8FastError('No run was given: name a run folder, or --compare and two or more.')
     if compare: print(compare_runs([*([run] if run else []), *compare], out))
-    elif (Path(run).expanduser()/'summary.json').exists(): print(write_seeds_report(run, data, device))
+    elif os.path.exists(Path(run).expanduser()/'summary.json'):
+        if layers != 'auto': raise S8FastError(f'--layers is for one run, and {run} is a folder of several: give one of them.')
+        print(write_seeds_report(run, data, device))
     else: print(write_report(run, data, device, None if layers == 'auto' else layers.split(',')))

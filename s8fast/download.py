@@ -99,11 +99,15 @@ def unpack(
     shutil.rmtree(tmp, ignore_errors=True)
     try:
         tmp.mkdir(parents=True)
+        total = 0
         with _Bounded(archive, max_bytes) as raw, tarfile.open(fileobj=raw, mode='r:') as f:
             for n, o in enumerate(f):
                 path = PurePosixPath(o.name)
                 if n >= max_files: raise ValueError(f'it has more than {max_files:,} entries')
-                if not (o.isreg() or o.isdir()): raise ValueError(f'{o.name} in it is no plain file')
+                total += o.size
+                if total > max_bytes: raise ValueError(f'it grows to more than {max_bytes:,} bytes')
+                if not (o.isreg() or o.isdir()) or o.issparse(): raise ValueError(f'{o.name} in it is no plain file')
+                if len(path.parts) > 32: raise ValueError('it has folders in folders, more than 32 deep')
                 if path.is_absolute() or '..' in path.parts or re.search(r'[\\:\0]', o.name): raise ValueError(f'{o.name} in it leads out of the folder')
                 if o.isdir(): (tmp/path).mkdir(parents=True, exist_ok=True); continue
                 (tmp/path).parent.mkdir(parents=True, exist_ok=True)

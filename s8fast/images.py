@@ -111,6 +111,7 @@ def read_image(
     "One image file as uint8 `[32, 32, 3]`. Raises `S8FastError` that names the file."
     if os.path.exists(path) and not os.path.isfile(path): raise S8FastError(f'{path} is no file: replace or remove it.')
     try:
+        if os.stat(path).st_size > 1 << 20: raise S8FastError(f'{path} has more than a million bytes, and 32x32 pixels have 3,072: replace or remove it.')
         with Image.open(path, formats=('PNG', 'JPEG')) as im:
             if im.size != (32, 32) or im.mode != 'RGB':
                 raise S8FastError(f'{path} is {im.size[0]}x{im.size[1]} {im.mode}, not 32x32 RGB: replace or remove it.')

@@ -34,6 +34,7 @@ from .run_folder import load_model, read_metrics, read_record
 def get_learner(
     recipe, # a `Recipe`
     data,   # an `ImageData`, or what `load_data` takes
+    model=None, # a network to train in the place of the recipe's; None: the recipe's, with first weights of its seed
 ):
     "A fastai `Learner` for `recipe` on `data`, seeded and on its device. Raises `S8FastError`."
     device = pick_device(recipe.device)
@@ -43,7 +44,7 @@ def get_learner(
     set_seed(recipe.seed)
     augment = (BatchAugment if recipe.pipeline == 'batch' else train_augment)(data.stats[0], recipe.pad, recipe.cutout, pad_mode=recipe.pad_mode)
     dls = get_dls(data, recipe.bs, recipe.valid_pct, recipe.split_seed, augment, recipe.pipeline, recipe.num_workers, recipe.drop_last, device)
-    model = MODELS[recipe.model].make(len(data.vocab)).to(device)
+    model = (MODELS[recipe.model].make(len(data.vocab)) if model is None else model).to(device)
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d): m.momentum = recipe.bn_momentum
     if recipe.compile: model.compile(dynamic=False, mode='reduce-overhead' if device.type == 'cuda' else None) # in place: the weights keep their names

@@ -35,7 +35,7 @@ def fused_adam(
 
 # %% ../nbs/09_optimizer.ipynb #fe34d4ee
 class WeightAverage(Callback):
-    "Keeps an exponential moving average of weights and batch-norm statistics: validation during a fit sees it, and a fit that reaches its end leaves it in the model."
+    "Keeps an exponential moving average of weights and batch-norm statistics: validation during a fit sees it, and a fit that reaches its end leaves it in the model. Not made for `SaveModelCallback`, which would save the weights and judge them by the average."
     order = 65 # after the step, before the Checkpoint
     def __init__(self,
         horizon, # steps over which it reaches back: a step counts 1/horizon, the first ones alike
@@ -44,12 +44,14 @@ class WeightAverage(Callback):
 
     def _state(self): return {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
 
-    def before_fit(self): self.run = not hasattr(self.learn, 'lr_finder')
+    def before_fit(self): self.n, self.mine, self.shown = 0, None, False # whatever an interrupted fit has left, the model is what is in it now
     def before_train(self):
-        if self.mine is None: self.n, self.mine = 0, {k: v.clone() for k, v in self._state().items()}
+        if hasattr(self.learn, 'lr_finder'): return
+        self._show(False) # of a validation that was cancelled
+        if self.mine is None: self.mine = {k: v.clone() for k, v in self._state().items()}
 
     def after_batch(self):
-        if not self.training: return
+        if not self.training or self.mine is None: return
         self.n += 1
         get_ema_multi_avg_fn(1 - 1/min(self.n, self.horizon))(list(self.mine.values()), list(self._state().values()), None)
 
@@ -79,5 +81,6 @@ class WeightAverage(Callback):
     def restore(self, tensors, plain):
         "Go on from what `checkpoint` gave. Raises `ValueError` when that is not an average of these weights."
         own = self._state()
+        if int(plain['n']) < 1: raise ValueError('the average is of no steps')
         if {k: (v.dtype, v.shape) for k, v in own.items()} != {k: (v.dtype, v.shape) for k, v in tensors.items()}: raise ValueError('the average is not one of these weights')
         self.n, self.mine = int(plain['n']), {k: torch.empty_like(v).copy_(tensors[k]) for k, v in own.items()}

@@ -15,13 +15,13 @@ import matplotlib.pyplot as plt
 from jinja2 import Environment
 
 from .gradcam import find_layers, plot_attention, plot_gradcam
-from .files import S8FastError, write_text
+from .files import S8FastError, write_json, write_text
 from .interpret import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses, predict
 from .loaders import test_dl
 from .recipe import MODELS, recipe_of
 from .run_folder import read_history, read_metrics, read_record, save_figure
 from .learner import load_run
-from .seeds import read_summary, spread_line
+from .seeds import read_summary, spread_line, summarise_runs
 from .ultimus import UltimusNet
 
 # %% ../nbs/20_report.ipynb #7b8530bc
@@ -80,6 +80,8 @@ PICTURES = dict(
     attention='Attention matrices of the ULTIMUS blocks for one test image of each class',
     batch='Augmented training images, as the network saw them')
 
+def _model(average): return f'The model is an average of the weights that reaches back {average:g} epoch{"s"*(average != 1)} from the last step.' if average else 'Weights of the last epoch.'
+
 def _sections(run, record, metrics, rows, p, layers):
     "The page's sections, in order, as dictionaries for the template."
     def pictures(*names): return [_picture((run/f'{o}.png').read_bytes(), PICTURES[o]) for o in names if (run/f'{o}.png').is_file()]
@@ -87,9 +89,10 @@ def _sections(run, record, metrics, rows, p, layers):
     parts = [metrics[o] for o in ('test', 'valid')]
     final = [('accuracy', 'accuracy', _percent), ('accuracy with flip TTA', 'accuracy_tta', _percent), ('loss', 'loss', _four),
              ('expected calibration error', 'ece', _four), ('images', 'n', '{:,}'.format)]
+    recipe = recipe_of(record)
     yield dict(title='Final figures', head=('', 'test', 'validation'), rows=[(name, *(show(o[key]) for o in parts)) for name, key, show in final],
-               text='Weights of the last epoch. Test-time augmentation (the mean over each image and its mirror image) is given apart.')
-    yield dict(title='Curves', pictures=pictures('curves'))
+               text=f'{_model(recipe.average)} Test-time augmentation (the mean over each image and its mirror image) is given apart.')
+    yield dict(title='Curves', pictures=pictures('curves'), text='Cross-entropy with plain labels, whatever the training smooths.' if recipe.label_smoothing else '')
     yield dict(title='Learning rate', pictures=pictures('lr_find', 'schedule'),
                text=f'The finder proposed {found["lr_min"]:.2e} to {found["lr_max"]:.2e}.' if found else 'The peak rate was given by hand.')
     yield dict(title='Classes', head=('class', 'precision', 'recall', 'f1', 'support'),
@@ -107,7 +110,7 @@ def _sections(run, record, metrics, rows, p, layers):
     yield dict(title='Epochs', head=('epoch', 'lr', 'train loss', 'train acc', 'valid loss', 'valid acc', 'seconds'),
                rows=[(f'{o["epoch"]:.0f}', f'{o["lr"]:.2e}', _four(o['train_loss']), _percent(o['train_accuracy']), _four(o['valid_loss']),
                       _percent(o['valid_accuracy']), f'{o["seconds"]:.1f}') for o in rows])
-    yield dict(title='Recipe', head=('choice', 'value'), rows=[*((k, _short(v)) for k, v in asdict(recipe_of(record)).items()), *((f'{k} (chosen)', _short(v)) for k, v in record['chosen'].items())])
+    yield dict(title='Recipe', head=('choice', 'value'), rows=[*((k, _short(v)) for k, v in asdict(recipe).items()), *((f'{k} (chosen)', _short(v)) for k, v in record['chosen'].items())])
     yield dict(title='Data, versions, hardware', head=('', ''), rows=[
         ('data', f'{data["name"]} ({data["edition"]})'), ('fingerprint', data['fingerprint'][:16]),
         ('images', f'{data["n_train"]:,} training, {data["n_valid"]:,} validation, {data["n_test"]:,} test'),
@@ -163,7 +166,7 @@ def compare_runs(
                 dict(title='What differs', head=('choice', *names), rows=[(k, *(o.get(k) for o in records)) for k in keys],
                      text='' if keys else 'The recipes are the same.'),
                 _curves(names, histories)]
-    write_text(out, render(title=f'{len(runs)} runs side by side', summary='Weights of the last epoch.', sections=sections))
+    write_text(out, render(title=f'{len(runs)} runs side by side', summary='Each with the weights that it ended with, never the best on the way.', sections=sections))
     return out
 
 def _curves(names, histories):
@@ -194,22 +197,25 @@ def write_seeds_report(
 ):
     "Write `report.html` into the folder and, where there is none, into each run's; returns the path of the page. Raises `S8FastError`."
     out = Path(out).expanduser()
-    summary = read_summary(out)
-    names = [f'seed{o["seed"]}' for o in summary['runs']]
+    old = read_summary(out)
+    names = [f'seed{o["seed"]}' for o in old['runs']]
+    summary = dict(summarise_runs([out/o for o in names]), failed=old['failed']) # what the runs are now
+    if summary != old: write_json(out/'summary.json', summary)
     for name in names:
         if not (out/name/'report.html').exists(): write_report(out/name, data, device)
     test, about, n = summary['accuracy'], summary['data'], summary['accuracy']['n']
     sections = [
-        dict(title='Test images', text='Weights of the last epoch. Test-time augmentation (the mean over each image and its mirror image) is given apart.', head=('', ''),
+        dict(title='Test images', text=f'{_model(summary["recipe"]["average"])} Test-time augmentation (the mean over each image and its mirror image) is given apart.', head=('', ''),
              rows=[('test accuracy', spread_line(test)), ('with flip TTA', spread_line(summary['accuracy_tta'])),
-                   *((f'runs at or above {100*float(k):.3g}%', f'{round(v*n)} of {n}') for k, v in test['at_least'].items())]),
+                   *((f'runs at or above {100*float(k):.3g}%', f'{round(v*n)} of {n}') for k, v in test['at_least'].items()),
+                   *([('failed (loss no longer finite)', f'seed {", ".join(map(str, summary["failed"]))}')] if summary['failed'] else [])]),
         dict(title='Seeds', head=('seed', 'test acc', 'with flip TTA', 'valid acc', 'lr_max', 'training s', 'device'), links=[f'{o}/report.html' for o in names],
              rows=[(o['seed'], _percent(o['accuracy']), _percent(o['accuracy_tta']), _percent(o['valid_accuracy']), f'{o["lr_max"]:.2e}', f'{o["seconds"]:,.0f}', o['device']) for o in summary['runs']]),
         _curves(names, [read_history(out/o) for o in names]),
         dict(title='Recipe', head=('choice', 'value'), rows=[(k, _short(v)) for k, v in summary['recipe'].items()]),
         dict(title='Data, versions', head=('', ''), rows=[('data', f'{about["name"]} ({about["edition"]})'), ('fingerprint', about['fingerprint'][:16]),
              ('images', f'{about["n_train"]:,} training, {about["n_valid"]:,} validation, {about["n_test"]:,} test'), *((k, ', '.join(v)) for k, v in summary['versions'].items())])]
-    figures = [('mean test accuracy', _percent(test['mean'])), ('deviation', f'{100*test["sd"]:.2f}' if n > 1 else 'n = 1'), ('runs', n), ('mean with flip TTA', _percent(summary['accuracy_tta']['mean']))]
+    figures = [('mean test accuracy', _percent(test['mean'])), ('standard deviation', f'{100*test["sd"]:.2f} points' if n > 1 else 'n = 1'), ('runs', n), ('mean with flip TTA', _percent(summary['accuracy_tta']['mean']))]
     write_text(out/'report.html', render(title=f'{summary["recipe"]["model"]} on {about["name"]}: {out.resolve().name}', sections=sections, figures=figures,
                                          summary=f'{about["edition"]}, {summary["recipe"]["epochs"]} epochs, batch {summary["recipe"]["bs"]}, {n} seed{"s" if n > 1 else ""}.'))
     return out/'report.html'

@@ -138,8 +138,9 @@ RECIPE_VERSION, METRICS_VERSION = 4, 2
 def upgrade_record(
     record, # what has a recipe, in the state of its `version`
 ):
-    "It as this version would have written it."
+    "It as this version would have written it. Raises `ValueError` for a newer one."
     old = record['version'] if 'version' in record else 1
+    if old > RECIPE_VERSION: raise ValueError(f'it has version {old}, and this s8fast reads versions up to {RECIPE_VERSION}')
     if old < 2: record['recipe'] = {'model': record.pop('model', 'custom_resnet'), 'pipeline': 'item', **record['recipe']} # there was no other pipeline
     if old < 3: record['recipe'] = {'pad': 4, 'cutout': 8, 'wd_bn_bias': False, 'compile': False, 'deterministic': False, **record['recipe']}
     if old < 4: record['recipe'] = {'pad_mode': 'zeros', 'label_smoothing': 0., 'average': 0., 'bn_momentum': .1, **record['recipe']}

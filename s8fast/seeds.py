@@ -9,6 +9,7 @@ __all__ = ['AT_LEAST', 'SUMMARY_VERSION', 'parse_seeds', 'summarise', 'Summary',
 # %% ../nbs/17_seeds.ipynb #54281203
 import re
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,12 @@ from pydantic import Field, with_config
 from scipy import stats
 from typing_extensions import TypedDict
 
+from .callbacks import NonFiniteLoss
 from .files import S8FastError, read_json, write_json
 from .images import load_data
 from .recipe import differences, recipe_of
-from .run_folder import Choices, is_unfinished, read_metrics, read_record
-from .training import resume, train
+from .run_folder import Choices, check_out, is_unfinished, read_metrics, read_record
+from .training import begun_recipe, resume, train
 
 # %% ../nbs/17_seeds.ipynb #4dcbd791
 def parse_seeds(
@@ -71,6 +73,7 @@ class Summary(TypedDict):
     runs: list[_SeedRun]
     accuracy: _Spread
     accuracy_tta: _Spread
+    failed: list[int] # seeds whose loss was no longer finite
 
 SUMMARY_VERSION = 1
 
@@ -94,7 +97,7 @@ def summarise_runs(
     recipe, data, records = asdict(found[0][1]), found[0][2], [o[3] for o in found]
     return dict(version=SUMMARY_VERSION, recipe={k: v for k, v in recipe.items() if k != 'seed'}, data={k: data[k] for k in ('name', 'edition', 'fingerprint', 'n_train', 'n_valid', 'n_test')},
                 versions={k: sorted({o['versions'].get(k, '') for o in records}) for k in records[0]['versions']}, runs=lines,
-                **{k: summarise([o[k] for o in lines]) for k in ('accuracy', 'accuracy_tta')})
+                **{k: summarise([o[k] for o in lines]) for k in ('accuracy', 'accuracy_tta')}, failed=[])
 
 def read_summary(
     out, # folder that `train_seeds` made
@@ -108,7 +111,7 @@ def spread_line(
     "It in one line of text."
     if spread['n'] == 1: return f'{spread["mean"]:.2%} (n = 1)'
     low, high = spread['interval']
-    return f'{spread["mean"]:.2%} ± {100*spread["sd"]:.2f} (n = {spread["n"]}; 95% interval of the mean {low:.2%} to {high:.2%}; lowest {spread["min"]:.2%})'
+    return f'{spread["mean"]:.2%}, standard deviation {100*spread["sd"]:.2f} points (n = {spread["n"]}; 95% interval of the mean {low:.2%} to {high:.2%}; lowest {spread["min"]:.2%})'
 
 def summary_table(
     summary, # a `Summary`
@@ -119,6 +122,7 @@ def summary_table(
     n = summary['accuracy']['n']
     lines += [f'test accuracy {spread_line(summary["accuracy"])}', f'with flip TTA {spread_line(summary["accuracy_tta"])}',
               'runs at or above ' + ', '.join(f'{float(k):.3g}: {round(v*n)} of {n}' for k, v in summary['accuracy']['at_least'].items())]
+    if summary['failed']: lines.append(f'failed: seed {", ".join(map(str, summary["failed"]))}, whose loss was no longer finite; no figure has them')
     return '\n'.join(lines)
 
 # %% ../nbs/17_seeds.ipynb #5a769e4c
@@ -131,25 +135,47 @@ def train_seeds(
     log=None,    # called with each line of text; None: `print`
     checkpoint_minutes=None, # write a checkpoint within an epoch too, this often; None: after each epoch only
 ):
-    "Train by `recipe` once for each seed and write `summary.json` after each run; returns its content. Raises `S8FastError`, and `Interrupted` when a signal came."
-    out, log, seeds = Path(out).expanduser(), log or print, list(seeds)
-    runs = {seed: out/f'seed{seed}' for seed in seeds}
+    "Train by `recipe` once for each seed and write `summary.json`, over every seed of the recipe that is there, after each run; returns its content. A seed whose loss is no longer finite is counted as failed, and the others go on. Raises `S8FastError`, and `Interrupted` when a signal came."
+    out, log, seeds = check_out(Path(out)/'seed0', True).parent, log or partial(print, flush=True), list(seeds)
+    if not seeds: raise S8FastError('No seed was given: give one or more.')
     if (out/'recipe.json').exists() or is_unfinished(out): raise S8FastError(f'{out} is a run folder itself: give another --out for several seeds.')
-    finished = {seed for seed, run in runs.items() if not force and not is_unfinished(run) and (run/'metrics.json').exists()}
-    for seed in sorted(finished): # refused before anything is trained
-        record = read_record(runs[seed])
-        if changed := differences(recipe_of(record), replace(recipe, seed=seed)):
-            raise S8FastError(f'{runs[seed]} was made with another recipe ({changed}): give another --out, or --force to train it anew.')
-        if record['data']['fingerprint'] != load_data(data).fingerprint:
-            raise S8FastError(f'{runs[seed]} was trained on other data: give another --out, or --force to train it anew.')
-    done, found = [], None
+    runs = {seed: out/f'seed{seed}' for seed in seeds}
+    fingerprint = None if force else load_data(data).fingerprint
+    done = set() if force else {seed for seed, run in _seed_runs(out).items() if _is_same(run, replace(recipe, seed=seed), fingerprint)}
+    for seed, run in runs.items(): # refused before anything is trained
+        if seed not in done and not is_unfinished(run): check_out(run, force)
+    if force:
+        try:
+            for o in ('summary.json', 'report.html'): (out/o).unlink(missing_ok=True)
+        except OSError as e: raise S8FastError(f'{out/o} could not be removed ({e.strerror}): see that its folder can be written to.') from e
+    failed, found = {}, None
     for i, (seed, run) in enumerate(runs.items(), 1):
         mine = replace(recipe, seed=seed)
-        log(f'seed {seed}, {i} of {len(seeds)}: {"is there already" if seed in finished else run}')
-        if not force and is_unfinished(run): resume(run, data, log, checkpoint_minutes, **asdict(mine))
-        elif seed not in finished: train(mine, data, run, force, log, checkpoint_minutes)
-        done.append(run)
-        found = summarise_runs(done)
-        write_json(out/'summary.json', found)
-    log(summary_table(found))
+        log(f'seed {seed}, {i} of {len(runs)}: {"is there already" if seed in done else run}')
+        if seed not in done:
+            try:
+                if is_unfinished(run) and not force: resume(run, data, log, checkpoint_minutes, **asdict(mine))
+                else: train(mine, data, run, force, log, checkpoint_minutes)
+            except NonFiniteLoss as e: failed[seed] = str(e)
+            else: done.add(seed)
+        if done:
+            found = dict(summarise_runs([out/f'seed{o}' for o in sorted(done)]), failed=sorted(failed))
+            write_json(out/'summary.json', found)
+    if found: log(summary_table(found))
+    if failed: raise NonFiniteLoss(f'{len(failed)} of {len(runs)} seeds failed; the first of them: {next(iter(failed.values()))}')
     return found
+
+def _seed_runs(out):
+    "`{seed: run folder}` of what is in `out`."
+    if not out.is_dir(): return {}
+    return {int(m[1]): o for o in sorted(out.iterdir()) if (m := re.fullmatch(r'seed(\d{1,10})', o.name)) and o.is_dir()}
+
+def _is_same(run, recipe, fingerprint):
+    "True when `run` is finished; raises `S8FastError` when it is of another recipe or on other data, finished or not."
+    finished = (run/'metrics.json').exists() and not is_unfinished(run)
+    if not finished and not is_unfinished(run): return False
+    record = read_record(run) if finished else None
+    if changed := differences(recipe_of(record) if finished else begun_recipe(run), recipe):
+        raise S8FastError(f'{run} was made with another recipe ({changed}): give another --out, or --force to train anew.')
+    if finished and record['data']['fingerprint'] != fingerprint: raise S8FastError(f'{run} was trained on other data: give another --out, or --force to train anew.')
+    return finished

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from s8fast.files import S8FastError
 from s8fast.images import load_cifar10, read_image
 from s8fast.recipe import Recipe
+from s8fast.run_folder import RECIPE_VERSION
 
 
 def names(root): return sorted(str(o.relative_to(root)) for o in root.rglob('*'))
@@ -200,7 +201,8 @@ def test_output_file_of_the_finder(refused, out):
 CHOICES = dict(
     model=('resnet50', ''), epochs=(0, -1), bs=(0, -8, 1.5, 'many'), seed=(-1, 2**32), lr_max=(0, -0.1, 'nan', 'inf', '-inf', 'fast'), div=(0, -1, 0.5, 'nan', 'inf'),
     pct_start=(0, 1, -1, 'nan'), shape=('step', ''), mom_max=(1.5, 'nan'), mom_min=(-0.1, 'inf'), wd=(-1, 'nan', 'inf', 'weak'),
-    pad=(-1, 33, 'wide'), cutout=(-1, 33, 'big'), valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), pipeline=('fast', ''), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''))
+    pad=(-1, 33, 'wide'), cutout=(-1, 33, 'big'), valid_pct=(-0.1, 1.1, 'nan'), split_seed=(-1,), pipeline=('fast', ''), num_workers=(-1, 1.5, 'many'), precision=('fp8', ''), device=('tpu', 'cuda:x', 'xpu', ''),
+    pad_mode=('mirror', ''), label_smoothing=(-.1, 1.5, 'nan', 'soft'), average=(-1, 'inf', 'some'), bn_momentum=(-.1, 1.1, 'nan'), preset=('worst', ''))
 
 @pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('option, value', [(k, v) for k, vs in CHOICES.items() for v in vs])
@@ -294,7 +296,7 @@ def unknown_choice(run):
     o = run/'recipe.json'
     o.write_text(re.sub(r',\s*"sha256": "\w+"', '', o.read_text()).replace('"epochs": 2', '"epochs": 2, "speed": 9'))
     return without_figures(run)/'recipe.json', "'speed'"
-def newer_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace('"version": 3', '"version": 99')); return o, 'version 99', 'upgrade'
+def newer_recipe(run): o = run/'recipe.json'; o.write_text(o.read_text().replace(f'"version": {RECIPE_VERSION}', '"version": 99')); return o, 'version 99', 'upgrade'
 def without_figures(run): (run/'metrics.json').unlink(); return run  # they hold the checksums of the rest
 def other_weights(run): o = run/'model.safetensors'; save_file({k: v + 1 for k, v in load_file(o).items()}, o); return o, 'SHA-256', 'train again'
 def no_weights(run): o = run/'model.safetensors'; o.unlink(); return o, 'is missing', 'train again'

@@ -8,10 +8,10 @@ import runs
 import torch
 
 from s8fast.checkpoint import read_checkpoint
-from s8fast.files import S8FastError
+from s8fast.files import S8FastError, write_json
 from s8fast.learner import load_run
 from s8fast.recipe import recipe_of
-from s8fast.run_folder import STATE, read_history, read_metrics, read_record
+from s8fast.run_folder import BEGUN, STATE, read_history, read_metrics, read_record
 from s8fast.training import resume
 
 
@@ -154,6 +154,7 @@ def test_wrong_things_in_a_checkpoint_whose_checksum_is_right(stopped, reference
     changes = [lambda t, p, k=k: t.pop(k) for k in some]
     changes += [lambda t, p, k=k: put(t, k, torch.zeros(3, 3)) for k in some]
     changes += [lambda t, p, k=k, bad=bad: put(p, k, bad) for k in plain for bad in ('x', 3, [1], None, -1) if not (isinstance(plain[k], (int, float)) and bad == 3)]
+    changes += [lambda t, p, cb=cb, k=k, bad=bad: put(p['callbacks'][cb], k, bad) for cb, o in plain['callbacks'].items() for k in o for bad in ('x', [1], None, -1) if k != 'seconds' or bad != -1]
     changes += [lambda t, p, k=k, bad=bad: put(p['record'], k, bad) for k in plain['record'] for bad in ('x', 3, [1], None)]
     for change in changes:
         spoil_state(stopped, change)
@@ -165,6 +166,33 @@ def test_wrong_things_in_a_checkpoint_whose_checksum_is_right(stopped, reference
         n += 1
         (stopped/STATE).write_bytes(raw)
     count({'forged checkpoints': n})
+
+
+NEW_IN_4 = 'pad_mode', 'label_smoothing', 'average', 'bn_momentum'
+
+def test_a_run_that_an_earlier_version_began(tmp_path, count):
+    old = dict(average=0., label_smoothing=0.)  # what version 3 did
+    assert runs.run(tmp_path/'whole', **old) == 0
+    assert runs.run(tmp_path/'run', minutes=0, fault=runs.StopAt(1, 2), **old) == 143
+    def downgrade(record):
+        for k in NEW_IN_4: del record['recipe'][k]
+        record['version'] = 3
+    for path in (tmp_path/'run'/BEGUN, tmp_path/'run'/'recipe.json'):
+        record = json.loads(path.read_text())
+        downgrade(record)
+        del record['sha256']
+        write_json(path, record)
+    spoil_state(tmp_path/'run', lambda t, p: downgrade(p['record']['record']))
+    resume(tmp_path/'run', runs.few_digits(), log=lambda line: None)
+    assert runs.results(tmp_path/'run')[:2] == runs.results(tmp_path/'whole')[:2]
+    count(['runs of an earlier version'])
+
+
+def test_a_run_that_a_later_version_began(stopped, count):
+    for o in (BEGUN, 'recipe.json'): (stopped/o).unlink()
+    spoil_state(stopped, lambda t, p: p['record']['record'].update(version=99))
+    with pytest.raises(S8FastError, match='version 99'): resume(stopped, runs.few_digits(), log=lambda line: None)
+    count(['runs of a later version'])
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])

@@ -54,6 +54,16 @@ def test_pixels_after_the_last_line_are_not_unpacked(tmp_path, count):
     count(['hostile images'])
 
 
+def test_image_file_that_is_too_large(tmp_path, count):
+    "A chunk that decoders read whole, in a file that takes no space."
+    path = tmp_path/'image.png'
+    start = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 32, 32, 8, 2, 0, 0, 0))
+    path.write_bytes(start + struct.pack('>I', 2**31 - 1) + b'prVt')
+    os.truncate(path, 2**31 + 100)
+    with pytest.raises(S8FastError, match='image.png has more than a million bytes'): read_image(path)
+    count(['hostile images'])
+
+
 def archive(path, *entries):
     with tarfile.open(path, 'w:gz') as f:
         for name, kind, content, link in entries:
@@ -109,6 +119,26 @@ def test_archive_that_grows(tmp_path, count, kind):
     count(['hostile archives'])
 
 
+@pytest.mark.parametrize('size', [1 << 34, 1 << 20])
+def test_archive_of_holes(tmp_path, count, size):
+    "A sparse file: a byte, and holes that are written out."
+    with tarfile.open(tmp_path/'x.tgz', 'w:gz', format=tarfile.PAX_FORMAT) as f:
+        o = tarfile.TarInfo('holes')
+        o.size, o.pax_headers = 1, {'GNU.sparse.map': '0,1', 'GNU.sparse.size': str(size)}
+        f.addfile(o, io.BytesIO(b'x'))
+    with tarfile.open(tmp_path/'x.tgz') as f: assert [(o.issparse(), o.size) for o in f] == [(True, size)]
+    with pytest.raises(S8FastError, match='no plain file' if size < 50_000_000 else 'grows to more than'): unpack(tmp_path/'x.tgz', tmp_path/'data', max_bytes=50_000_000)
+    assert not (tmp_path/'data').exists() and not (tmp_path/'data.part').exists()
+    count(['hostile archives'])
+
+
+def test_archive_of_folders_in_folders(tmp_path, count):
+    path = archive(tmp_path/'x.tgz', ('a/'*1900, DIR, b'', ''))
+    with pytest.raises(S8FastError, match='more than 32 deep'): unpack(path, tmp_path/'data')
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['x.tgz']
+    count(['hostile archives'])
+
+
 class Zeros(io.RawIOBase):
     def __init__(self, n): self.n = n
     def readable(self): return True
@@ -145,3 +175,31 @@ def test_pickle_that_asks_for_memory(tmp_path, count):
         (root/'data_batch_3').write_bytes(raw)
         with pytest.raises(S8FastError, match='data_batch_3'): load_cifar10(root, cache=False)
         count(['hostile batches'])
+
+
+def opcodes(*parts): return b'\x80\x02}X\x04\x00\x00\x00data' + b''.join(parts) + b's.'
+
+DTYPE = b'cnumpy\ndtype\n'
+PICKLES = {
+    'an object array whose pointer is in the file': opcodes(
+        b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R',  # an empty array ...
+        b'(K\x01K\x01\x85', DTYPE, b'U\x01OK\x00K\x01\x87R', b'(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb', b'\x89U\x08AAAAAAAAtb'),  # ... of one object, at 0x4141414141414141
+    'an array that is asked for by its shape': opcodes(b'cnumpy\nndarray\nJ', struct.pack('<i', 2_700_000), b'M\x00\x0c\x86U\x02u1\x86R'),
+    'more rows than bytes': opcodes(b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R',
+                                    b'(K\x01J', struct.pack('<i', 1 << 30), b'M\x00\x0c\x86', DTYPE, b'U\x02u1K\x00K\x01\x87R\x89U\x08AAAAAAAAtb'),
+}
+
+@pytest.mark.parametrize('name', PICKLES)
+def test_arrays_that_numpy_would_believe(tmp_path, count, name):
+    import pickletools
+    from s8fast.batches import read_batch
+    pickletools.dis(PICKLES[name], out=io.StringIO())  # it is a pickle
+    (tmp_path/'batch').write_bytes(PICKLES[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(S8FastError, match='data of the wrong shape|is damaged'): read_batch(tmp_path/'batch')
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    count(['hostile batches'])

@@ -8,7 +8,7 @@ import pytest
 import runs
 
 from s8fast.checkpoint import read_checkpoint
-from s8fast.run_folder import STATE, is_unfinished
+from s8fast.run_folder import BEGUN, STATE, is_unfinished
 
 KILLS = 20
 
@@ -86,3 +86,17 @@ def test_killed_while_it_replaces_a_run(reference, tmp_path, count, earlier):
     with ThreadPoolExecutor(2) as pool: n = sum(pool.map(one, range(13)))
     assert 4 <= n < 13  # the last ones had nothing left to remove
     count({'crashes while clearing up': n})
+
+
+def test_killed_while_it_looks_for_the_rate(tmp_path, count):
+    assert runs.run(tmp_path/'whole', lr_max=None) == 0
+    process = runs.start(tmp_path/'run', lr_max=None)
+    runs.until_there(tmp_path/'run'/BEGUN, process)
+    time.sleep(.5)
+    assert not (tmp_path/'run'/'recipe.json').exists()  # it has found none yet
+    os.kill(process.pid, signal.SIGKILL)
+    runs.wait(process)
+    assert runs.run(tmp_path/'run', fault=runs.StopAt(1, 2), minutes=0) == 143  # and once more, with the rate that was found
+    assert runs.run(tmp_path/'run') == 0
+    assert runs.results(tmp_path/'run') == runs.results(tmp_path/'whole')
+    count(['kills (in the finder)'])
