@@ -9,6 +9,7 @@ __all__ = ['read_batch', 'read_names']
 import codecs
 import io
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,10 @@ class _Array:
     "What a pickle says of a numpy array: shape, dtype, bytes."
     shape, dtype, order, raw = (), None, 'C', b''
     def __setstate__(self, state): _, self.shape, self.dtype, fortran, self.raw = state; self.order = 'F' if fortran else 'C'
-    def __str__(self): return f'{getattr(self.dtype, "name", "?")!s:.20} {self.shape!s:.40}'
+    def __str__(self):
+        name = getattr(self.dtype, 'name', None)
+        with suppress(TypeError, ValueError): name = np.dtype(name).name # u1: uint8
+        return f'{name!s:.20} {str(list(self.shape) if isinstance(self.shape, tuple) else self.shape):.40}'
 
     def images(self):
         "uint8 `[n, 3072]`; None when it is something else."
