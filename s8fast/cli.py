@@ -69,7 +69,7 @@ def s8fast_train(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='runs/run',      # run folder to make
     model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
-    preset:str='best',       # best: every default; assignment: plain Adam, plain cross-entropy, the last weights; options beside it change it
+    preset:str='default',    # default: what is said below; assignment: plain Adam, plain cross-entropy, the last weights; options beside it change it
     epochs:int=24,           # passes over the training images
     bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet, 64 for ultimus
     seed:int=0,              # of weights, shuffling and augmentation

@@ -36,8 +36,8 @@ MODELS = dict(
     ultimus           = Network(UltimusNet, 'conv3', bs=64, wd=0.05, pad=0, cutout=0),
     ultimus_no_blocks = Network(partial(UltimusNet, n_blocks=0), 'conv3', bs=64, wd=0.05, pad=0, cutout=0))
 
-#: Choices by name: what `--preset` stands for. `best` is every default; `assignment` the course's literal choices: plain Adam, plain cross-entropy, the last weights.
-PRESETS = dict(best={}, assignment=dict(wd=0., label_smoothing=0., average=0.))
+#: Choices by name: what `--preset` stands for: every default, or the course's literal choices: plain Adam, plain cross-entropy, the last weights.
+PRESETS = dict(default={}, assignment=dict(wd=0., label_smoothing=0., average=0.))
 
 def preset(
     name, # in `PRESETS`

@@ -121,7 +121,7 @@ def summary_table(
     lines += [f'{o["seed"]:5}  {o["accuracy"]:8.2%}  {o["accuracy_tta"]:13.2%}  {o["valid_accuracy"]:9.2%}  {o["lr_max"]:8.2e}  {o["seconds"]:10,.0f}' for o in summary['runs']]
     n = summary['accuracy']['n']
     lines += [f'test accuracy {spread_line(summary["accuracy"])}', f'with flip TTA {spread_line(summary["accuracy_tta"])}',
-              'runs at or above ' + ', '.join(f'{float(k):.3g}: {round(v*n)} of {n}' for k, v in summary['accuracy']['at_least'].items())]
+              'runs at or above ' + ', '.join(f'{100*float(k):.3g}%: {round(v*n)} of {n}' for k, v in summary['accuracy']['at_least'].items())]
     if summary['failed']: lines.append(f'failed: seed {", ".join(map(str, summary["failed"]))}, whose loss was no longer finite; no figure has them')
     return '\n'.join(lines)
 

@@ -104,7 +104,7 @@ def test_everything_public_is_documented(name):
     assert not [o.__name__ for o in own if not (o.__dict__.get('__doc__') if isinstance(o, type) else o.__doc__)]
     methods = [m for o in own if isinstance(o, type) and not issubclass(o, BaseException)
                for k, m in vars(o).items() if inspect.isfunction(m) and not k.startswith('_')]
-    events = 'fit epoch train validate batch pred loss step cancel_batch'.split()
+    events = 'fit epoch train validate batch pred loss step cancel_batch cancel_fit'.split()
     hooks = {'forward', 'encodes', *(f'{when}_{o}' for when in ('before', 'after') for o in events)}
     assert not [m.__qualname__ for m in methods if not m.__doc__ and m.__name__ not in hooks]  # PyTorch and fastai say what those are
 
