@@ -197,11 +197,20 @@ def install_line_of_another_owner(root):
     (root/'nbs'/'tutorials').mkdir()
     write_notebook(root/'nbs'/'tutorials'/'lesson.ipynb', '# Lesson', '!pip install -q git+https://example.com/somebody/else')
     return 'nbs/tutorials/lesson.ipynb links to another repository'
+def temporary_folder_shown(root):
+    path = root/'nbs'/'tutorials'/'lesson.ipynb'
+    path.parent.mkdir()
+    write_notebook(path, '# Lesson', '1')
+    nb = nbformat.read(path, 4)
+    nb.cells[1].outputs = [nbformat.v4.new_output('stream', text='all of it is in /tmp/tmpab12_xyz/run')]
+    nbformat.write(nb, path)
+    exported(root)  # writes it as nbdev does
+    return 'nbs/tutorials/lesson.ipynb shows /tmp/tmpab12_xyz'
 def owner_named(root): cfg = settings(root); (root/'NOTES.md').write_text(f'see {cfg["user"]}/{cfg["repo"]}'); return 'NOTES.md names'
 
 @pytest.mark.parametrize('spoil', [module_edited, module_without_notebook, module_in_a_folder, module_missing, notebook_edited, notebook_not_clean,
                                    notebook_damaged, no_notebook, import_uphill, import_uphill_inside_a_function, version_bumped, readme_edited,
-                                   readme_missing, index_edited, index_with_an_unknown_key, tutorial_of_another_owner, install_line_of_another_owner, owner_named], ids=lambda f: f.__name__)
+                                   readme_missing, index_edited, index_with_an_unknown_key, tutorial_of_another_owner, install_line_of_another_owner, temporary_folder_shown, owner_named], ids=lambda f: f.__name__)
 def test_check_sync_says_what_is_out_of_step(project, spoil):
     expect = spoil(project)
     line, = problems(project)[0]

@@ -61,6 +61,7 @@ def problems(root=ROOT):
     for nb in nbs:
         try: json.loads(nb.read_text(encoding='utf-8'))
         except ValueError as e: return [f'{nb.relative_to(root)} is no notebook: {e}'], ''
+        if m := re.search(r'/tmp/tmp\w{8}', nb.read_text(encoding='utf-8')): found.append(f'{nb.relative_to(root)} shows {m[0]}, a folder that is gone: write it otherwise in its outputs')
 
     with tempfile.TemporaryDirectory() as tmp:
         copy = Path(tmp)
