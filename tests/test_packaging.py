@@ -204,7 +204,7 @@ def temporary_folder_shown(root):
     nb = nbformat.read(path, 4)
     nb.cells[1].outputs = [nbformat.v4.new_output('stream', text='all of it is in /tmp/tmpab12_xyz/run')]
     nbformat.write(nb, path)
-    exported(root)  # writes it as nbdev does
+    export(root)  # writes it as nbdev does
     return 'nbs/tutorials/lesson.ipynb shows /tmp/tmpab12_xyz'
 def owner_named(root): cfg = settings(root); (root/'NOTES.md').write_text(f'see {cfg["user"]}/{cfg["repo"]}'); return 'NOTES.md names'
 
