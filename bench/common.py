@@ -21,6 +21,17 @@ def enough(data, n):
     return replace(data, train_images=data.train_images.repeat(times, 0), train_labels=data.train_labels.repeat(times)) if times > 1 else data
 
 
+def part(data, share):
+    "`data` with that share of its training images, the classes in proportion."
+    from dataclasses import replace
+
+    import numpy as np
+    from s8fast.images import split
+    if share == 1: return data
+    keep = split(data.train_labels, share)[1]
+    return replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
+
+
 def wait(device):
     "Until the device has done what was asked of it."
     if device.type == 'cuda': torch.cuda.synchronize()

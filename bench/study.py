@@ -13,19 +13,19 @@ from pathlib import Path
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-import numpy as np
 import torch
-from common import header, pick_device, table
+from common import header, part, pick_device, table
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 from s8fast.callbacks import autocast_of
 from s8fast.files import S8FastError
-from s8fast.images import load_data, split
+from s8fast.images import load_data
 from s8fast.learner import deterministic, get_learner
 from s8fast.metrics import compute_metrics, predict_logits
 from s8fast.one_cycle import find_lr_range, fit_one_cycle
 from s8fast.optimizer import WeightAverage
 from s8fast.recipe import MODELS, Recipe
+from torch.optim.swa_utils import update_bn
 
 FIGURES = 'accuracy', 'loss'
 
@@ -45,9 +45,9 @@ class Beside(WeightAverage):
 def parse_row(text, common):
     "The recipe of a row, and arguments of its network."
     changes, arguments, known = {}, {}, {o.name for o in fields(Recipe)}
-    for part in text.split(',') if text != 'default' else ():
-        name, is_there, value = part.partition('=')
-        if not is_there: raise S8FastError(f'{part!r} is no change: give name=value, or "default".')
+    for change in text.split(',') if text != 'default' else ():
+        name, is_there, value = change.partition('=')
+        if not is_there: raise S8FastError(f'{change!r} is no change: give name=value, or "default".')
         with contextlib.suppress(ValueError, SyntaxError): value = ast.literal_eval(value)
         (changes if name in known else arguments)[name] = value
     recipe = Recipe(**{**common, **changes})
@@ -66,14 +66,8 @@ def figures(learn):
 
 def estimate_statistics(learn, n=40):
     "Batch norm's statistics anew for the weights as they are: the mean over `n` augmented training batches."
-    norms = [m for m in learn.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    old = [m.momentum for m in norms]
-    for m in norms: m.reset_running_stats(); m.momentum = None  # PyTorch's word for the plain mean
-    learn.model.train()
-    with learn.no_bar(), torch.no_grad():
-        for x, _ in itertools.islice(itertools.chain.from_iterable(itertools.repeat(learn.dls.train)), n):
-            with autocast_of(learn): learn.model(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last))
-    for m, momentum in zip(norms, old): m.momentum = momentum
+    batches = itertools.islice(itertools.chain.from_iterable(itertools.repeat(learn.dls.train)), n)
+    with learn.no_bar(), autocast_of(learn): update_bn((x.as_subclass(torch.Tensor) for x, _ in batches), learn.model)
 
 
 def trial(recipe, arguments, data, averages):
@@ -109,10 +103,7 @@ def main():
     args = parser.parse_args()
     common = dict(model=args.model, epochs=args.epochs, bs=args.bs, valid_pct=args.valid_pct, device=args.device)
     try:
-        device, rows, data = pick_device(args.device), {o: parse_row(o, common) for o in args.rows}, load_data(args.data)
-        if args.share < 1:
-            keep = split(data.train_labels, args.share)[1]
-            data = replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
+        device, rows, data = pick_device(args.device), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
         if args.out and args.out.exists(): raise S8FastError(f'{args.out} is there already: give another --out.')
     except S8FastError as e:
         print(f'study.py: {e}', file=sys.stderr)
@@ -122,7 +113,7 @@ def main():
         for text, (recipe, arguments) in rows.items():
             recipe = replace(recipe, seed=seed)
             found.append(dict(row=text, recipe=asdict(recipe), arguments=arguments, data=data.fingerprint, share=args.share, **trial(recipe, arguments, data, args.averages)))
-            last = {'none': found[-1], **found[-1]['averages']}
+            last = {recipe.average or 'none': found[-1], **found[-1]['averages']}
             print(f'{text}, seed {seed}: {", ".join(f"average {k}: {o[FIGURES[0]]:.2%}" for k, o in last.items())} in {found[-1]["seconds"]:.0f} s', file=sys.stderr, flush=True)
             if args.out: args.out.write_text(json.dumps(found, indent=1) + '\n')
     print(f'{data.name} ({data.edition}), {found[0]["n_train"]:,} training, {found[0]["n_valid"]:,} validation images, {args.model}, {args.epochs} epochs; {header(device)}')
@@ -133,7 +124,7 @@ def main():
             of = [o if average is None else o['averages'][average] for o in mine]
             mean = {k: statistics.mean(o[k] for o in of) for k in FIGURES}
             deviation = f'{statistics.stdev(o["accuracy"] for o in of):.2%}' if len(of) > 1 else ''
-            lines.append((text, average or 'none', len(of), f'{mean["accuracy"]:.2%}', deviation, f'{mean["loss"]:.4f}', f'{statistics.mean(o["lr_max"] for o in mine):.2e}'))
+            lines.append((text, average or rows[text][0].average or 'none', len(of), f'{mean["accuracy"]:.2%}', deviation, f'{mean["loss"]:.4f}', f'{statistics.mean(o["lr_max"] for o in mine):.2e}'))
     print(table(('choice', 'average', 'n', 'accuracy', 'deviation', 'loss', 'lr_max'), lines))
 
 

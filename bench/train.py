@@ -41,23 +41,17 @@ def whole(args):
 
 
 def scaling(args):
-    from dataclasses import replace
-
-    import numpy as np
-    from common import header, pick_device, table
-    from s8fast.images import load_data, split
+    from common import header, part, pick_device, table
+    from s8fast.images import load_data
     from s8fast.recipe import Recipe
     from s8fast.training import train
     device, data = pick_device(args.device), load_data(args.data)
 
     def seconds(share, epochs):
-        part = data
-        if share < 1:
-            keep = split(data.train_labels, share)[1]
-            part = replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
+        some = part(data, share)
         with tempfile.TemporaryDirectory() as tmp:
-            found = train(Recipe(epochs=epochs, lr_max=1e-3, device=args.device, bs=args.bs), part, f'{tmp}/run', log=lambda line: None)
-        n = epochs*(len(part.train_labels) - found['valid']['n'])
+            found = train(Recipe(epochs=epochs, lr_max=1e-3, device=args.device, bs=args.bs), some, f'{tmp}/run', log=lambda line: None)
+        n = epochs*(len(some.train_labels) - found['valid']['n'])
         return n, found['seconds']['training']
     seconds(args.shares[0], 1)  # warm-up
     rows = [(share, epochs, *seconds(share, epochs)) for share, epochs in [(args.shares[0], e) for e in args.epoch_counts] + [(s, 1) for s in args.shares[1:]]]

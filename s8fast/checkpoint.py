@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .callbacks import NonFiniteLoss, StopOnNonFinite
-from .files import S8FastError, reason, write_whole
+from .files import S8FastError, finite, reason, write_whole
 from .run_folder import check_tensors
 
 # %% ../nbs/14_checkpoint.ipynb #78587d28
@@ -63,11 +63,9 @@ def load_tensors(path):
     try:
         with safe_open(path, 'pt') as f: tensors, meta = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
         if _digest(tensors, meta['plain']) != meta['sha256']: raise ValueError('its content is not what its sha256 says')
-        return tensors, json.loads(meta['plain'], parse_constant=_no_number)
+        return tensors, json.loads(meta['plain'], parse_constant=finite)
     except (SafetensorError, OSError, RuntimeError, RecursionError, ValueError, KeyError, TypeError) as e:
         raise S8FastError(f'{path} is damaged ({reason(e)}): restore it, or begin the run again with --force.') from e
-
-def _no_number(text): raise ValueError(f'it says {text}, which is no number')
 
 def _digest(tensors, text):
     h = hashlib.sha256(text.encode())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Callable, NamedTuple
 
-from .augment import PAD_MODES
+from .augment import check_padding
 from .callbacks import PRECISIONS, pick_precision
 from .custom_resnet import CustomResNet
 from .files import S8FastError
@@ -92,8 +92,7 @@ class Recipe:
         for name in ('div', 'pct_start') + (('lr_max',) if self.lr_max is not None else ()): self._check(name, (int, float))
         one_cycle(self.epochs, 1. if self.lr_max is None else self.lr_max, self.div, self.pct_start, self.shape)
         if self.pipeline not in PIPELINES: raise S8FastError(f'pipeline={self.pipeline!r} is unknown: give {" or ".join(PIPELINES)}.')
-        if self.pad_mode not in PAD_MODES: raise S8FastError(f'pad_mode={self.pad_mode!r} is unknown: give {" or ".join(PAD_MODES)}.')
-        if self.pad_mode == 'reflect' and self.pad == 32: raise S8FastError('pad=32 with pad_mode=\'reflect\' is more than an image has: give at most 31.')
+        check_padding(self.pad, self.pad_mode)
         if self.precision not in ('auto', *PRECISIONS): pick_precision(self.precision)
 
     def _check(self, name, kind, low=None, high=None):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUN_FILES', 'BEGUN', 'STATE', 'Share', 'Count', 'Positive', 'Choices', 'RECIPE_VERSION', 'METRICS_VERSION',
-           'check_out', 'is_unfinished', 'open_run', 'make_out', 'remove', 'Record', 'Metrics', 'upgrade_record',
-           'read_record', 'read_metrics', 'file_digest', 'read_history', 'save_model', 'load_model', 'check_tensors',
-           'save_figure', 'environment']
+           'check_out', 'is_unfinished', 'open_run', 'make_out', 'remove', 'closed', 'Record', 'Metrics',
+           'upgrade_record', 'read_record', 'read_metrics', 'file_digest', 'read_history', 'save_model', 'load_model',
+           'check_tensors', 'save_figure', 'environment']
 
 # %% ../nbs/12_run_folder.ipynb #c54075b6
 import csv
@@ -93,21 +93,24 @@ def remove(
     except OSError as e: raise S8FastError(f'{o} could not be removed ({e.strerror}): see that its folder can be written to.') from e
 
 # %% ../nbs/12_run_folder.ipynb #c2fadec5
-_closed = with_config({'extra': 'forbid'})
+def closed(shape):
+    "A `TypedDict` that has no other keys."
+    return with_config({'extra': 'forbid'})(shape)
+
 Share, Count = Annotated[float, Field(ge=0, le=1)], Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Choices = dict[str, str | bool | int | float | None]
 
-@_closed
+@closed
 class _Chosen(TypedDict): device: str; precision: str; lr_max: Positive; num_workers: Count
-@_closed
+@closed
 class _Data(TypedDict): name: str; edition: str; fingerprint: str; vocab: list[str]; n_train: Count; n_valid: Count; n_test: Count
-@_closed
+@closed
 class _Device(TypedDict): type: str; name: str; cpus: int | None; threads: int; system: str
-@_closed
+@closed
 class _Found(TypedDict): lr_min: Positive; lr_max: Positive; lrs: list[float]; losses: list[float]
 
-@_closed
+@closed
 class Record(TypedDict):
     "The content of `recipe.json`."
     version: int
@@ -118,12 +121,12 @@ class Record(TypedDict):
     device: _Device
     lr_find: _Found | None
 
-@_closed
+@closed
 class _PerClass(TypedDict): precision: Share; recall: Share; f1: Share; support: Count
-@_closed
+@closed
 class _Figures(TypedDict): n: Count; accuracy: Share; accuracy_tta: Share; loss: float; ece: Share; per_class: dict[str, _PerClass]
 
-@_closed
+@closed
 class Metrics(TypedDict):
     "The content of `metrics.json`."
     version: int

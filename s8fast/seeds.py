@@ -11,10 +11,8 @@ import re
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field, with_config
 from scipy import stats
 from typing_extensions import TypedDict
 
@@ -22,7 +20,7 @@ from .callbacks import NonFiniteLoss
 from .files import S8FastError, read_json, write_json
 from .images import load_data
 from .recipe import differences, recipe_of
-from .run_folder import Choices, check_out, is_unfinished, read_metrics, read_record
+from .run_folder import Choices, Share, check_out, closed, is_unfinished, read_metrics, read_record
 from .training import begun_recipe, resume, train
 
 # %% ../nbs/17_seeds.ipynb #4dcbd791
@@ -55,15 +53,12 @@ def summarise(
                 interval=[float(mean - half), float(mean + half)] if several else None, at_least={f'{o:g}': float((x >= o).mean()) for o in AT_LEAST})
 
 # %% ../nbs/17_seeds.ipynb #4f717ab1
-_closed = with_config({'extra': 'forbid'})
-_Share = Annotated[float, Field(ge=0, le=1)]
+@closed
+class _SeedRun(TypedDict): seed: int; accuracy: Share; accuracy_tta: Share; valid_accuracy: Share; lr_max: float; seconds: float; device: str
+@closed
+class _Spread(TypedDict): n: int; mean: Share; sd: float | None; min: Share; max: Share; interval: list[float] | None; at_least: dict[str, Share]
 
-@_closed
-class _SeedRun(TypedDict): seed: int; accuracy: _Share; accuracy_tta: _Share; valid_accuracy: _Share; lr_max: float; seconds: float; device: str
-@_closed
-class _Spread(TypedDict): n: int; mean: _Share; sd: float | None; min: _Share; max: _Share; interval: list[float] | None; at_least: dict[str, _Share]
-
-@_closed
+@closed
 class Summary(TypedDict):
     "The content of `summary.json`."
     version: int
@@ -81,21 +76,18 @@ def summarise_runs(
     runs, # finished run folders of one recipe with different seeds
 ):
     "What they come to, a `Summary`: test accuracy of the last epoch, with flip TTA apart. Raises `S8FastError` when the runs are not of one recipe and one data set."
-    found = []
-    for run in runs:
-        record, metrics = read_record(run), read_metrics(run)
-        recipe = recipe_of(record)
-        if found:
-            first_run, first, first_data = found[0][0], found[0][1], found[0][2]
-            if changed := differences(replace(first, seed=recipe.seed), recipe): raise S8FastError(f'{run} has another recipe than {first_run} ({changed}): give runs that differ by their seed.')
-            if record['data']['fingerprint'] != first_data['fingerprint']: raise S8FastError(f'{run} was trained on other data than {first_run}: give runs on the same data.')
-            if any(o[1].seed == recipe.seed for o in found): raise S8FastError(f'{run} has a seed that another of the runs has, {recipe.seed}: give each once.')
-        found.append((run, recipe, record['data'], record, metrics))
-    if not found: raise S8FastError('No run was given: give finished run folders.')
+    runs = list(runs)
+    if not runs: raise S8FastError('No run was given: give finished run folders.')
+    records, metrics = [read_record(o) for o in runs], [read_metrics(o) for o in runs]
+    recipes, data, seeds = [recipe_of(o) for o in records], records[0]['data'], set()
+    for run, record, recipe in zip(runs, records, recipes):
+        if changed := differences(replace(recipes[0], seed=recipe.seed), recipe): raise S8FastError(f'{run} has another recipe than {runs[0]} ({changed}): give runs that differ by their seed.')
+        if record['data']['fingerprint'] != data['fingerprint']: raise S8FastError(f'{run} was trained on other data than {runs[0]}: give runs on the same data.')
+        if recipe.seed in seeds: raise S8FastError(f'{run} has a seed that another of the runs has, {recipe.seed}: give each once.')
+        seeds.add(recipe.seed)
     lines = [dict(seed=recipe.seed, accuracy=m['test']['accuracy'], accuracy_tta=m['test']['accuracy_tta'], valid_accuracy=m['valid']['accuracy'], lr_max=record['chosen']['lr_max'],
-                  seconds=m['seconds']['training'], device=record['device']['name']) for _, recipe, _, record, m in found]
-    recipe, data, records = asdict(found[0][1]), found[0][2], [o[3] for o in found]
-    return dict(version=SUMMARY_VERSION, recipe={k: v for k, v in recipe.items() if k != 'seed'}, data={k: data[k] for k in ('name', 'edition', 'fingerprint', 'n_train', 'n_valid', 'n_test')},
+                  seconds=m['seconds']['training'], device=record['device']['name']) for record, recipe, m in zip(records, recipes, metrics)]
+    return dict(version=SUMMARY_VERSION, recipe={k: v for k, v in asdict(recipes[0]).items() if k != 'seed'}, data={k: data[k] for k in ('name', 'edition', 'fingerprint', 'n_train', 'n_valid', 'n_test')},
                 versions={k: sorted({o['versions'].get(k, '') for o in records}) for k in records[0]['versions']}, runs=lines,
                 **{k: summarise([o[k] for o in lines]) for k in ('accuracy', 'accuracy_tta')}, failed=[])
 
@@ -140,8 +132,10 @@ def train_seeds(
     if not seeds: raise S8FastError('No seed was given: give one or more.')
     if (out/'recipe.json').exists() or is_unfinished(out): raise S8FastError(f'{out} is a run folder itself: give another --out for several seeds.')
     runs = {seed: out/f'seed{seed}' for seed in seeds}
-    fingerprint = None if force else load_data(data).fingerprint
-    done = set() if force else {seed for seed, run in _seed_runs(out).items() if _is_same(run, replace(recipe, seed=seed), fingerprint)}
+    there = {seed: run for seed, run in _seed_runs(out).items() if not (force and seed in runs)}
+    fingerprint = load_data(data).fingerprint if there else None
+    done = {seed for seed, run in there.items() if _is_same(run, replace(recipe, seed=seed), fingerprint)}
+    failed_before = set(read_summary(out)['failed'] if (out/'summary.json').exists() else ()) - set(runs)
     for seed, run in runs.items(): # refused before anything is trained
         if seed not in done and not is_unfinished(run): check_out(run, force)
     if force:
@@ -159,7 +153,7 @@ def train_seeds(
             except NonFiniteLoss as e: failed[seed] = str(e)
             else: done.add(seed)
         if done:
-            found = dict(summarise_runs([out/f'seed{o}' for o in sorted(done)]), failed=sorted(failed))
+            found = dict(summarise_runs([out/f'seed{o}' for o in sorted(done)]), failed=sorted({*failed, *failed_before}))
             write_json(out/'summary.json', found)
     if found: log(summary_table(found))
     if failed: raise NonFiniteLoss(f'{len(failed)} of {len(runs)} seeds failed; the first of them: {next(iter(failed.values()))}')
@@ -176,6 +170,6 @@ def _is_same(run, recipe, fingerprint):
     if not finished and not is_unfinished(run): return False
     record = read_record(run) if finished else None
     if changed := differences(recipe_of(record) if finished else begun_recipe(run), recipe):
-        raise S8FastError(f'{run} was made with another recipe ({changed}): give another --out, or --force to train anew.')
-    if finished and record['data']['fingerprint'] != fingerprint: raise S8FastError(f'{run} was trained on other data: give another --out, or --force to train anew.')
+        raise S8FastError(f'{run} was made with another recipe ({changed}): give another --out, or name its seed with --force.')
+    if finished and record['data']['fingerprint'] != fingerprint: raise S8FastError(f'{run} was trained on other data: give another --out, or name its seed with --force.')
     return finished
