@@ -37,7 +37,7 @@ def train_augment(
     pad=4,                 # pixels added on every side before the crop
     hole=8,                # the hole's side in pixels; 0: none
     flip=0.5,              # probability of a horizontal flip
-    pad_mode='zeros',      # what the pixels added are: `zeros`, or `reflect`, the image mirrored at its edge
+    pad_mode='reflect',    # what the pixels added are: `reflect`, the image mirrored at its edge, or `zeros`
 ):
     "The recipe's training augmentation as an albumentations `Compose` for uint8 images `[32, 32, 3]`. Raises `S8FastError` for another `pad_mode`."
     check_padding(pad, pad_mode)
@@ -73,7 +73,7 @@ class BatchAugment:
     pad: int = 4                   # pixels added on every side before the crop
     hole: int = 8                  # the hole's side in pixels; 0: none
     flip: float = 0.5              # probability of a horizontal flip
-    pad_mode: str = 'zeros'        # what the pixels added are: `zeros`, or `reflect`, the image mirrored at its edge
+    pad_mode: str = 'reflect'      # what the pixels added are: `reflect`, the image mirrored at its edge, or `zeros`
 
     def __post_init__(self): check_padding(self.pad, self.pad_mode)
 

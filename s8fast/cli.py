@@ -69,7 +69,7 @@ def s8fast_train(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='runs/run',      # run folder to make
     model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
-    preset:str='default',    # default: what is said below; assignment: plain Adam, plain cross-entropy, the last weights; options beside it change it
+    preset:str='default',    # default: what is said below; assignment: plain Adam, plain cross-entropy, zeros around the images, the last weights; options beside it change it
     epochs:int=24,           # passes over the training images
     bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet, 64 for ultimus
     seed:int=0,              # of weights, shuffling and augmentation
@@ -84,7 +84,7 @@ def s8fast_train(
     wd_bn_bias:store_true=False, # of batch norm and biases too
     pad:str='auto',          # pixels added on every side of a training image before the random crop; 0: no crop; "auto": the network's own, 4 for the custom ResNet, 0 for ultimus
     cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet, 0 for ultimus
-    pad_mode:str='zeros',    # what the pixels added are: zeros, or reflect, the image mirrored at its edge
+    pad_mode:str='reflect',  # what the pixels added are: reflect, the image mirrored at its edge, or zeros
     label_smoothing:str='auto', # share of each label that is spread evenly over all classes; "auto": the network's own
     average:str='auto',      # epochs over which the average of the weights that becomes the model reaches back; 0: the last weights; "auto": the network's own
     bn_momentum:float=0.1,   # share of a batch in batch norm's running statistics
@@ -150,6 +150,8 @@ def s8fast_lr_find(
     wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.5 for the custom ResNet, 0.05 for ultimus
     pad:str='auto',          # pixels added on every side of a training image before the random crop; 0: no crop; "auto": the network's own, 4 for the custom ResNet, 0 for ultimus
     cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet, 0 for ultimus
+    pad_mode:str='reflect',  # what the pixels added are: reflect, the image mirrored at its edge, or zeros
+    label_smoothing:str='auto', # share of each label that is spread evenly over all classes; "auto": the network's own
     valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
     split_seed:int=42,       # of that split
     start_lr:float=1e-6,     # first rate tried
@@ -167,7 +169,8 @@ def s8fast_lr_find(
     from s8fast.run_folder import save_figure
     from s8fast.learner import get_learner, quiet_unless_interactive
     recipe = Recipe(model=model, bs=_number('bs', bs, 'auto', int), seed=seed, wd=_number('wd', wd, 'auto'),
-                    pad=_number('pad', pad, 'auto', int), cutout=_number('cutout', cutout, 'auto', int), valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
+                    pad=_number('pad', pad, 'auto', int), cutout=_number('cutout', cutout, 'auto', int), pad_mode=pad_mode,
+                    label_smoothing=_number('label_smoothing', label_smoothing, 'auto'), valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
                     num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, device=device)
     if Path(out).suffix != '.png' or Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
         raise S8FastError(f'{out} cannot be the plot: give --out a .png file in a folder that exists.')
@@ -182,12 +185,13 @@ def s8fast_evaluate(
     run:str,                 # run folder of a finished run
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     part:str='test',         # test or valid
+    shifts:store_true=False, # accuracy with shifted images too: by the mean over ten views instead of two, in five times the time
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
 ):
     "Print accuracy, loss and the per-class table of a run."
     from s8fast.metrics import metrics_table
     from s8fast.learner import evaluate_run
-    print(metrics_table(evaluate_run(run, data, part, device)))
+    print(metrics_table(evaluate_run(run, data, part, device, shifts)))
 
 @_command(run='?', compare='+')
 def s8fast_report(

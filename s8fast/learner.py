@@ -113,8 +113,9 @@ def evaluate_run(
     data,          # an `ImageData`, or what `load_data` takes
     part='test',   # `test` or `valid`
     device='auto', # where to compute
+    shifts=False,  # `accuracy_tta_shifts` too: takes five times as long
 ):
-    "The figures of `compute_metrics` for a finished run's weights on one part of the data. Raises `S8FastError`."
+    "The figures of `evaluate` for a finished run's weights on one part of the data. Raises `S8FastError`."
     if part not in ('test', 'valid'): raise S8FastError(f'part={part!r} is unknown: give "test" or "valid".')
     learn, data, _ = load_run(run, data, device)
-    return evaluate(learn, test_dl(learn.dls, data) if part == 'test' else learn.dls.valid)
+    return evaluate(learn, test_dl(learn.dls, data) if part == 'test' else learn.dls.valid, shifts)

@@ -136,8 +136,8 @@ def _find(learn, start_lr, end_lr, num_it):
 @dataclass(frozen=True)
 class LRRange:
     "What the finder found: the two rates, and the smoothed loss at every rate that was tried."
-    lr_min: float      # LRMIN: the loss begins to fall
-    lr_max: float      # LRMAX: a tenth of the rate with the lowest loss
+    lr_min: float      # LRMIN: a tenth of the loss's fall is done
+    lr_max: float      # LRMAX: nine tenths are
     lrs: np.ndarray    # rates tried, [n]
     losses: np.ndarray # smoothed losses there, [n]
 
@@ -165,12 +165,12 @@ def suggest_range(
     lrs,    # rates tried, rising, [n]
     losses, # smoothed losses there, [n]
 ):
-    "LRMIN and LRMAX of a finder's curve, as floats."
+    "LRMIN and LRMAX of a finder's curve, as floats: the last rates before a tenth, and nine tenths, of the fall to the lowest loss are done."
+    lrs, losses = np.asarray(lrs), np.asarray(losses)
     best = int(np.argmin(losses))
-    lr_max = lrs[best] / 10
-    still = losses[:best + 1] > losses[0] - .1*(losses[0] - losses[best])
-    lr_min = lrs[np.flatnonzero(still)[-1]] if still.any() else lrs[0]
-    return float(min(lr_min, lr_max)), float(lr_max)
+    fall = losses[0] - losses[best]
+    above = [np.flatnonzero(losses[:best + 1] >= losses[0] - share*fall) for share in (.1, .9)]
+    return tuple(float(lrs[o[-1]]) for o in above)
 
 def find_lr_range(
     learn,         # a fastai `Learner`; left as it was

@@ -36,8 +36,8 @@ MODELS = dict(
     ultimus           = Network(UltimusNet, 'conv3', bs=64, wd=0.05, pad=0, cutout=0),
     ultimus_no_blocks = Network(partial(UltimusNet, n_blocks=0), 'conv3', bs=64, wd=0.05, pad=0, cutout=0))
 
-#: Choices by name: what `--preset` stands for: every default, or the course's literal choices: plain Adam, plain cross-entropy, the last weights.
-PRESETS = dict(default={}, assignment=dict(wd=0., label_smoothing=0., average=0.))
+#: Choices by name: what `--preset` stands for: every default, or the course's literal choices: plain Adam, plain cross-entropy, zeros around the images, the last weights.
+PRESETS = dict(default={}, assignment=dict(wd=0., pad_mode='zeros', label_smoothing=0., average=0.))
 
 def preset(
     name, # in `PRESETS`
@@ -64,7 +64,7 @@ class Recipe:
     wd_bn_bias: bool = False   # of batch norm and biases too
     pad: int|None = None       # pixels added on every side of a training image before the random crop; 0: no crop; None: the network's own
     cutout: int|None = None    # side of the hole in every training image, in pixels; 0: none; None: the network's own
-    pad_mode: str = 'zeros'    # what the pixels added are: `zeros`, or `reflect`, the image mirrored at its edge
+    pad_mode: str = 'reflect'  # what the pixels added are: `reflect`, the image mirrored at its edge, or `zeros`
     label_smoothing: float|None = None # share of each label that is spread evenly over all classes; None: the network's own
     average: float|None = None # epochs over which the average of the weights that becomes the model reaches back; 0: the last weights; None: the network's own
     bn_momentum: float = 0.1   # share of a batch in batch norm's running statistics

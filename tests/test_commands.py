@@ -8,6 +8,7 @@ from conftest import TINY, VOCAB, script
 from s8fast import cli
 from s8fast.callbacks import COLUMNS
 from s8fast.images import load_cifar10
+from s8fast.learner import evaluate_run
 from s8fast.one_cycle import find_lr_range
 from s8fast.recipe import MODELS, PRESETS, Recipe
 from s8fast.run_folder import RUN_FILES
@@ -120,6 +121,14 @@ def test_evaluate_agrees_with_metrics(call_command, png_run, png):
         assert head.split() == ['class', 'precision', 'recall', 'f1', 'support']
         expect = {c: [f'{o[k]:.2%}' for k in ('precision', 'recall', 'f1')] + [str(o['support'])] for c, o in metrics['per_class'].items()}
         assert {name: values for name, *values in map(str.split, rows)} == expect
+
+
+def test_evaluate_with_shifts(call_command, png_run, png):
+    run, _ = png_run
+    done = call_command('s8fast_evaluate', run, '--data', png, '--shifts', '--device', 'cpu')
+    metrics, shifted = read_json(run/'metrics.json')['test'], evaluate_run(run, png, shifts=True, device='cpu')['accuracy_tta_shifts']
+    assert done.returncode == 0
+    assert done.stdout.startswith(f'accuracy {metrics["accuracy"]:.2%}  (with flip TTA {metrics["accuracy_tta"]:.2%}, with flip and shift TTA {shifted:.2%})')
 
 
 def test_evaluate_writes_nothing(call_command, png_run, png):
@@ -243,7 +252,7 @@ def test_defaults_are_the_recipes():
 def test_every_option_reaches_the_recipe(call_command, monkeypatch):
     other = dict(model='ultimus', epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, wd_bn_bias=True, pad=2, cutout=3, valid_pct=.2,
                  split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu', deterministic=True,
-                 pad_mode='reflect', label_smoothing=.3, average=2.5, bn_momentum=.2)
+                 pad_mode='zeros', label_smoothing=.3, average=2.5, bn_momentum=.2)
     assert other.keys() == DEFAULTS.keys() and all(DEFAULTS[k] != v for k, v in other.items())
     calls = []
     monkeypatch.setattr('s8fast.training.train', lambda *args, **kwargs: calls.append((*args, *kwargs.values())))
