@@ -92,7 +92,7 @@ def s8fast_train(
     split_seed:int=42,       # of that split
     drop_last:store_true=False, # leave out an epoch's last, smaller batch
     pipeline:str='batch',    # batch: augmented on the device, a batch at once; item: image by image with albumentations
-    num_workers:str='auto',  # the item pipeline's processes; "auto": one a core, at most 8
+    num_workers:str='auto',  # the item pipeline's processes; "auto": one a core, at most 8, where Python forks, else none
     precision:str='auto',    # auto, bf16, fp16 or fp32
     channels_last:bool_arg=True, # memory format: 1 channels-last, 0 contiguous
     compile:store_true=False, # torch.compile the network; on a GPU with CUDA graphs
@@ -158,7 +158,7 @@ def s8fast_lr_find(
     end_lr:float=10.,        # last rate tried, unless the loss explodes before
     num_it:int=100,          # steps
     pipeline:str='batch',    # batch: augmented on the device, a batch at once; item: image by image with albumentations
-    num_workers:str='auto',  # the item pipeline's processes; "auto": one a core, at most 8
+    num_workers:str='auto',  # the item pipeline's processes; "auto": one a core, at most 8, where Python forks, else none
     precision:str='auto',    # auto, bf16, fp16 or fp32
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
 ):

@@ -72,7 +72,7 @@ class Recipe:
     split_seed: int = 42       # of that split
     drop_last: bool = False    # leave out an epoch's last, smaller batch
     pipeline: str = 'batch'    # `batch`: augmented on the device, a batch at once; `item`: image by image with albumentations
-    num_workers: int|None = None # the item pipeline's processes; None: one a core, at most 8
+    num_workers: int|None = None # the item pipeline's processes; None: one a core, at most 8, where Python forks, else none
     precision: str = 'auto'    # `auto`, `bf16`, `fp16` or `fp32`
     channels_last: bool = True # memory format
     compile: bool = False      # `torch.compile` the network; on a GPU with CUDA graphs

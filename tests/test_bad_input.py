@@ -1,5 +1,5 @@
 "Bad input: exit status 2, one line on standard error that names the thing and the way out, and nothing left behind."
-import os, pickle, re, shutil
+import json, os, pickle, re, shutil, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +218,17 @@ def test_what_the_parser_refuses(call_command, tmp_path, monkeypatch, option, va
     usage, error = done.stderr.split('s8fast_train: error: ')
     assert done.returncode == 2 and usage.startswith('usage: s8fast_train ') and error.count('\n') == 1 and f'--{option}' in error
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_workers_without_fork(tmp_path, method):
+    code = f'import multiprocessing; multiprocessing.set_start_method({method!r}); from s8fast.cli import s8fast_train; s8fast_train()'
+    flags = '--data', 'digits', '--device', 'cpu', '--pipeline', 'item', '--epochs', '1', '--lr_max', '1e-3', '--model', 'ultimus', '--no_report', '--out', tmp_path/'run'
+    def train(*more): return subprocess.run([sys.executable, '-c', code, *map(str, (*flags, *more))], capture_output=True, text=True)
+    bad = train('--num_workers', 2)
+    assert bad.returncode == 2 and 'num_workers=2' in bad.stderr and method in bad.stderr and bad.stderr.count('\n') == 1 and names(tmp_path) == []
+    good = train()
+    assert good.returncode == 0 and json.loads((tmp_path/'run'/'recipe.json').read_text())['chosen']['num_workers'] == 0, good.stderr
 
 
 def test_recipe_refuses_what_no_option_can_say():
