@@ -25,16 +25,16 @@ class Network(NamedTuple):
     make: Callable   # a class of nn.Module, or a partial of one: n_classes -> network, images [n, 3, 32, 32] to logits [n, n_classes]
     cam_layer: str   # the layer of its class activation maps
     bs: int = 512    # images a batch
-    wd: float = 0.5  # decoupled weight decay
+    wd: float = 0.6  # decoupled weight decay
     pad: int = 4     # pixels added around a training image before the crop; 0: no crop
     cutout: int = 8  # side of the hole in a training image; 0: none
-    label_smoothing: float = 0. # share of a label that is spread over all classes
-    average: float = 0. # epochs over which the weights are averaged; 0: not at all
+    label_smoothing: float = 0.2 # share of a label that is spread over all classes
+    average: float = 1. # epochs over which the weights are averaged; 0: not at all
 
 MODELS = dict(
     custom_resnet     = Network(CustomResNet, 'layer3'),
-    ultimus           = Network(UltimusNet, 'conv3', bs=64, wd=0.05, pad=0, cutout=0),
-    ultimus_no_blocks = Network(partial(UltimusNet, n_blocks=0), 'conv3', bs=64, wd=0.05, pad=0, cutout=0))
+    ultimus           = Network(UltimusNet, 'conv3', bs=64, wd=0.05, pad=0, cutout=0, label_smoothing=0., average=0.),
+    ultimus_no_blocks = Network(partial(UltimusNet, n_blocks=0), 'conv3', bs=64, wd=0.05, pad=0, cutout=0, label_smoothing=0., average=0.))
 
 #: Choices by name: what `--preset` stands for: every default, or the course's literal choices: plain Adam, plain cross-entropy, zeros around the images, the last weights.
 PRESETS = dict(default={}, assignment=dict(wd=0., pad_mode='zeros', label_smoothing=0., average=0.))
