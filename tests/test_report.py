@@ -6,6 +6,8 @@ from conftest import TINY, VOCAB, draw_data, write_folders
 from safetensors.torch import load_file
 from test_bad_input import assert_sentence
 
+from s8fast.recipe import Recipe
+
 PICTURES = 'confusion', 'reliability', 'misclassified', 'top_losses', 'gradcam'
 
 
@@ -78,7 +80,7 @@ def test_compare(call_command, run, tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path/'both.html').read_text()
     assert assert_self_contained(page) == 1
-    assert '<td>wd</td><td>0.5</td><td>0.125</td>' in page and '<td>seed</td>' not in page  # only what differs
+    assert f'<td>wd</td><td>{Recipe().wd}</td><td>0.125</td>' in page and '<td>seed</td>' not in page  # only what differs
 
 
 def test_compare_with_the_first_runs(call_command, run, tmp_path):
