@@ -149,7 +149,21 @@ class StopAt:
         Checkpoint._write = stopping
 
 
-def call(name, argv, stdout, stderr, limit, session):
+class Hang:
+    "The first signal is noted, `path` is written, and nothing goes on from there."
+    def __init__(self, path): self.path = path
+
+    def install(self):
+        from s8fast.checkpoint import StopSignals
+        note = StopSignals._note
+        def hanging(stop, signum, frame):
+            note(stop, signum, frame)
+            self.path.touch()
+            time.sleep(600)
+        StopSignals._note = hanging
+
+
+def call(name, argv, stdout, stderr, limit, session, fault):
     "A command as its script calls it, with its output in two files."
     import resource, signal
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started with
@@ -159,6 +173,7 @@ def call(name, argv, stdout, stderr, limit, session):
     for fd, path in ((1, stdout), (2, stderr)): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
     sys.stdout, sys.stderr, sys.argv = open(1, 'w', buffering=1, closefd=False), open(2, 'w', closefd=False), [name, *argv]
     import s8fast.cli
+    if fault: fault.install()
     try: getattr(s8fast.cli, name)()
     finally:
         sys.stdout.flush()
@@ -167,10 +182,10 @@ def call(name, argv, stdout, stderr, limit, session):
 
 class Command:
     "A command in a process of its own that has nothing left to import."
-    def __init__(self, root, name, *args, limit=0, session=False):
+    def __init__(self, root, name, *args, limit=0, session=False, fault=None):
         self.out, self.err = (Path(root)/f'{time.monotonic_ns()}.{o}' for o in ('out', 'err'))
         self.out.touch()
-        self.process = CONTEXT.Process(target=call, args=(name, list(map(str, args)), str(self.out), str(self.err), limit, session))
+        self.process = CONTEXT.Process(target=call, args=(name, list(map(str, args)), str(self.out), str(self.err), limit, session, fault))
         with ASKING: self.process.start()
 
     def until(self, text):

@@ -1,5 +1,5 @@
 "Ctrl-C, SIGTERM, a disk that takes no more, a loss that explodes: the commands, from their arguments to their exit status."
-import os, signal, subprocess, time
+import os, signal, subprocess
 
 import pytest
 import runs
@@ -70,12 +70,11 @@ def test_a_signal_to_the_processes_of_the_loader_too(train, tmp_path, count):
 
 
 def test_a_second_ctrl_c_ends_at_once(train, tmp_path, count):
-    out = tmp_path/'run'  # the large network, whose steps take long enough for two signals
-    process = train('--data', 'digits', '--device', 'cpu', '--num_workers', 0, '--lr_max', 1e-3, '--epochs', 50, '--out', out, '--no_report').until('epoch  1')
-    time.sleep(.3)
-    for _ in range(2):
-        process.kill(signal.SIGINT)
-        time.sleep(.1)
+    out, noted = tmp_path/'run', tmp_path/'noted'
+    process = train(*FLAGS, '--epochs', 50, '--out', out, fault=runs.Hang(noted)).until('epoch  2')
+    process.kill(signal.SIGINT)
+    runs.until_there(noted, process.process)
+    process.kill(signal.SIGINT)
     assert process.wait()[0] == -signal.SIGINT
     status, _, stderr = train('--resume', out, '--epochs', 49).wait()
     assert status == 2 and 'epochs: 50, 49' in stderr  # the checkpoint is whole and says what it was begun with
