@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 NEWEST := .venv-newest
+TWO := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1# two processes at a time, one thread each: that fits two cores
 DEMO_FLAGS := --epochs 6 --bs 64 --lr_max 2e-3
 
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -18,16 +19,15 @@ demo: $(STAMP)  ## train on the embedded digits; no download
 	@echo "Look at runs/demo: report.html shows the run; metrics.json, history.csv and the weights lie beside it."
 
 test: sync notebooks newest  ## package and notebooks agree; notebooks run; tests pass, also with a user's newest versions
-	$(BIN)/python -m pytest tests
+	$(TWO) $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
-# Two notebooks at a time, one thread each: that fits two cores.
 notebooks: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py
+	$(TWO) $(BIN)/python tools/run_notebooks.py
 
 newest: $(NEWEST)/.installed  ## the commands' tests without the development pins
 	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e .
 	@$(NEWEST)/bin/python -c "from importlib.metadata import version as v; print('newest versions:', *(f'{o} {v(o)}' for o in 'fastai fastcore torch numpy'.split()))"
-	$(NEWEST)/bin/pytest tests/test_commands.py
+	$(TWO) $(NEWEST)/bin/pytest -n 2 tests/test_commands.py
 
 sync: $(STAMP)  ## package, notebooks, README and house rules agree
 	$(BIN)/python tools/check_sync.py
@@ -62,5 +62,5 @@ $(STAMP): settings.ini setup.py pyproject.toml
 $(NEWEST)/.installed: settings.ini setup.py pyproject.toml
 	@echo "Installing into $(NEWEST)."
 	@$(NEWEST)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest pytest-xdist
 	@touch $@

@@ -144,6 +144,12 @@ def count():
     "Called with a dictionary or a list: the faults that a test has tried, for the line at the end."
     return CASES.update
 
+def pytest_sessionfinish(session):
+    if hasattr(session.config, 'workeroutput'): session.config.workeroutput['cases'] = dict(CASES)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error): CASES.update(getattr(node, 'workeroutput', {}).get('cases', {}))
+
 def pytest_terminal_summary(terminalreporter):
     if CASES: terminalreporter.write_line('faults tried: ' + ', '.join(f'{n} {name}' for name, n in sorted(CASES.items())))
 

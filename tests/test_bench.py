@@ -1,0 +1,46 @@
+"The study of choices on validation images, and its picture."
+import json, os, subprocess, sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+BENCH = Path(__file__).resolve().parent.parent/'bench'
+
+
+def call(name, *args):
+    return subprocess.run([sys.executable, BENCH/name, *map(str, args)], capture_output=True, text=True, env={**os.environ, 'PYTHONWARNINGS': 'ignore'})
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp('study')/'study.json'
+    args = '--model', 'ultimus', '--epochs', 1, '--bs', 64, '--share', .3, '--averages', .5, '--device', 'cpu', '--seeds', 0, 1, '--out', out
+    return args, call('study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', *args)
+
+
+def test_study(study):
+    args, done = study
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(args[-1].read_text())
+    assert [(o['row'], o['recipe']['seed'], o['recipe']['wd']) for o in trials] == [(row, seed, wd) for seed in (0, 1) for row, wd in (('lr_max=0.003', .05), ('lr_max=0.003,wd=0.5', .5))]
+    assert all(o['n_train'] + o['n_valid'] == 431 and set(o['averages']) == {'0.5', '0.5, statistics estimated'} for o in trials)
+    mean = sum(o['accuracy'] for o in trials if o['recipe']['wd'] == .5)/2
+    assert ['lr_max=0.003,wd=0.5', 'none', '2', f'{mean:.2%}'] in [o.replace('|', ' ').split()[:4] for o in done.stdout.splitlines()], done.stdout
+
+
+@pytest.mark.parametrize('row, says', [('depth=3', 'neither the recipe nor the network'), ('wd=0.1', 'is there already')])
+def test_study_refuses(study, row, says):
+    args, _ = study
+    before, done = args[-1].read_bytes(), call('study.py', row, *args)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
+    assert args[-1].read_bytes() == before
+
+
+def test_picture_of_a_study(study, tmp_path):
+    whole, broken = study[0][-1], tmp_path/'broken.json'
+    assert call('plot_study.py', whole, '--averages', 0, .5, '--out', tmp_path/'study.png').returncode == 0
+    with Image.open(tmp_path/'study.png') as im: assert len(im.convert('RGB').getcolors(1 << 24)) > 10
+    broken.write_text('[{"row": "default"}]')
+    done = call('plot_study.py', whole, broken, '--out', tmp_path/'none.png')
+    assert done.returncode == 2 and done.stderr.startswith(f'plot_study.py: {broken} ') and done.stderr.count('\n') == 1 and not (tmp_path/'none.png').exists()
