@@ -32,6 +32,11 @@ def part(data, share):
     return replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
 
 
+def numbers(text):
+    "`.5,1,2` as a list, for an option of a command."
+    return [float(o) for o in text.split(',')]
+
+
 def wait(device):
     "Until the device has done what was asked of it."
     if device.type == 'cuda': torch.cuda.synchronize()

@@ -11,6 +11,7 @@ from common import header, pick_device, spread, table, wait
 from fastai.optimizer import Adam, OptimWrapper
 from s8fast.custom_resnet import CustomResNet
 from s8fast.optimizer import decay_groups, fused_adam
+from s8fast.recipe import Recipe
 
 OPTIMIZERS = {'s8fast, fused AdamW': fused_adam, "PyTorch's AdamW": partial(OptimWrapper, opt=torch.optim.AdamW), "fastai's Adam": Adam}
 
@@ -26,7 +27,7 @@ def main():
         model = CustomResNet().to(device)
         for p in model.parameters(): p.grad = 1e-3*torch.randn_like(p)
         opts[name] = make(decay_groups(model), lr=1e-3)
-        opts[name].set_hypers(wd=[.5, 0.])
+        opts[name].set_hypers(wd=[Recipe().wd, 0.])
     for _ in range(args.rounds):
         for name, opt in opts.items():
             for i in range(args.steps):

@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+from common import numbers
 from s8fast.files import S8FastError, reason
 from s8fast.run_folder import save_figure
 
@@ -48,7 +49,7 @@ def draw(trials, averages):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('files', nargs='+', type=Path, help='what study.py wrote with --out')
-    parser.add_argument('--averages', type=float, nargs='+', default=[0., 1.], help='which to draw, in epochs; 0: the last weights')
+    parser.add_argument('--averages', type=numbers, default=[0., 1.], help='which to draw, in epochs, such as 0,1; 0: the last weights')
     parser.add_argument('--out', default='study.png', help='PNG file')
     args = parser.parse_args()
     try:

@@ -2,7 +2,8 @@
 """One training step, side by side: a bare PyTorch loop, s8fast's Learner, stock fastai, and the plain loop of the course's notebooks.
 
 The rows take turns, round after round, in one process; each turn begins with two steps that are not counted. A step of a Learner
-or of a plain loop is the time from one batch's end to the next one's: loading, augmentation, optimiser and recorder are in it.
+or of a plain loop is the time from one batch's end to the next one's: loading, augmentation, optimiser, recorder and, in s8fast's, the average of the weights
+are in it.
 The bare loop has one batch, already there, and nothing around it. Ratios are to the bare loop at the precision that s8fast picks, channels-last.
 """
 import argparse, os, tempfile, time, warnings
@@ -65,7 +66,7 @@ def ours(data, fused=True, **choices):
     "s8fast's Learner as `s8fast_train` runs it; or with fastai's own Adam."
     recipe = Recipe(lr_max=1e-3, **choices)
     learn = get_learner(recipe, data)
-    if not fused: learn.opt_func, learn.splitter, learn.wd = Adam, trainable_params, .5
+    if not fused: learn.opt_func, learn.splitter, learn.wd = Adam, trainable_params, recipe.wd
     quiet_unless_interactive(learn)
     def run(n):
         clock = Clock(next(learn.model.parameters()).device)

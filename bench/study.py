@@ -3,8 +3,9 @@
 
 Each positional argument is a row: changes to the recipe, or to what the network is built with, separated by commas, such as
 `wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. All rows see the same split; a seed draws the same first
-weights, order and augmentation in every row that has the same network. Accuracy is that of the weights after the last epoch; with
-`--averages` also that of averages of the weights that reach back so many epochs, kept beside the same training.
+weights, order and augmentation in every row that has the same network. Accuracy is that of the model after the last epoch: of the
+recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
+epochs, kept beside the same training.
 """
 import argparse, ast, contextlib, itertools, json, os, statistics, sys, time, warnings
 from dataclasses import asdict, fields, replace
@@ -14,7 +15,7 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
 import torch
-from common import header, part, pick_device, table
+from common import header, numbers, part, pick_device, table
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 from s8fast.callbacks import autocast_of
@@ -25,6 +26,7 @@ from s8fast.metrics import compute_metrics, predict_logits
 from s8fast.one_cycle import find_lr_range, fit_one_cycle
 from s8fast.optimizer import WeightAverage
 from s8fast.recipe import MODELS, Recipe
+from s8fast.seeds import parse_seeds
 from torch.optim.swa_utils import update_bn
 
 FIGURES = 'accuracy', 'loss'
@@ -93,8 +95,8 @@ def main():
     parser.add_argument('--data', default='digits', help='as for s8fast_train')
     parser.add_argument('--model', default='custom_resnet', help='as for s8fast_train')
     parser.add_argument('--epochs', type=int, default=24)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0])
-    parser.add_argument('--averages', type=float, nargs='*', default=[], help='epochs that averages of the weights reach back')
+    parser.add_argument('--seeds', default='0', help='such as 0-2')
+    parser.add_argument('--averages', type=numbers, default=[], help='epochs that averages of the weights reach back, such as .5,1,2')
     parser.add_argument('--valid_pct', type=float, default=.1, help='share of the training images to measure on')
     parser.add_argument('--share', type=float, default=1., help='of the training images to train and measure on')
     parser.add_argument('--bs', type=int, help="images a batch; left out: the network's own")
@@ -103,13 +105,13 @@ def main():
     args = parser.parse_args()
     common = dict(model=args.model, epochs=args.epochs, bs=args.bs, valid_pct=args.valid_pct, device=args.device)
     try:
-        device, rows, data = pick_device(args.device), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
+        device, seeds, rows, data = pick_device(args.device), parse_seeds(args.seeds), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
         if args.out and args.out.exists(): raise S8FastError(f'{args.out} is there already: give another --out.')
     except S8FastError as e:
         print(f'study.py: {e}', file=sys.stderr)
         sys.exit(2)
     found = []
-    for seed in dict.fromkeys(args.seeds):
+    for seed in seeds:
         for text, (recipe, arguments) in rows.items():
             recipe = replace(recipe, seed=seed)
             found.append(dict(row=text, recipe=asdict(recipe), arguments=arguments, data=data.fingerprint, share=args.share, **trial(recipe, arguments, data, args.averages)))

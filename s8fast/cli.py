@@ -97,7 +97,7 @@ def s8fast_train(
     channels_last:bool_arg=True, # memory format: 1 channels-last, 0 contiguous
     compile:store_true=False, # torch.compile the network; on a GPU with CUDA graphs
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
-    deterministic:store_true=False, # ask PyTorch for algorithms that give the same bits in every run; on a CPU a step took 3 to 5% longer
+    deterministic:store_true=False, # ask PyTorch for algorithms that give the same bits in every run; on a CPU (two cores of an AMD EPYC) a step took 3 to 5% longer
     recipe:str=None,         # recipe.json of an earlier run: every choice is taken from it, but for the options given here
     resume:str=None,         # run folder of a run that was stopped: go on with it
     checkpoint_minutes:float=None, # write a checkpoint within an epoch too, this often; when left out: after each epoch only

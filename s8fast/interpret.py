@@ -6,7 +6,7 @@
 __all__ = ['Predictions', 'predict', 'denormalize', 'plot_confusion', 'plot_reliability', 'plot_images', 'text_figure',
            'plot_misclassified', 'plot_top_losses']
 
-# %% ../nbs/18_interpret.ipynb #41546ada
+# %% ../nbs/18_interpret.ipynb #ce774c58
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,7 +26,7 @@ from .loaders import test_dl
 from .metrics import compute_metrics, predict_logits
 from .learner import load_run
 
-# %% ../nbs/18_interpret.ipynb #e8e31f19
+# %% ../nbs/18_interpret.ipynb #a68a6b17
 @dataclass(frozen=True, eq=False)
 class Predictions:
     "What a network said of n images, in the order of the data."
@@ -103,7 +103,7 @@ def denormalize(
         if isinstance(tfm, Normalize): x = tfm.decodes(TensorImage(x))
     return (x.detach().cpu()*255).round().clamp(0, 255).permute(0, 2, 3, 1).numpy().astype(np.uint8)
 
-# %% ../nbs/18_interpret.ipynb #b105bdfc
+# %% ../nbs/18_interpret.ipynb #b55a7e87
 def plot_confusion(
     p, # `Predictions`
 ):
@@ -120,7 +120,7 @@ def plot_confusion(
     ax.set_xticklabels(p.vocab, rotation=45, ha='right'); ax.set_yticklabels(p.vocab)
     return fig
 
-# %% ../nbs/18_interpret.ipynb #5163b0ff
+# %% ../nbs/18_interpret.ipynb #9038df91
 def plot_reliability(
     p,         # `Predictions`
     n_bins=15, # equal steps of confidence
@@ -136,7 +136,7 @@ def plot_reliability(
     low.set(xlabel='confidence', ylabel='images', yscale='log')
     return fig
 
-# %% ../nbs/18_interpret.ipynb #6abd95dd
+# %% ../nbs/18_interpret.ipynb #1764688b
 def plot_images(
     p,              # `Predictions`
     indices,        # which of them

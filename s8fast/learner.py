@@ -56,7 +56,7 @@ def get_learner(
 def quiet_unless_interactive(learn):
     "Keep fastai's bar and table for a terminal or a notebook only; returns which of the two it is."
     interactive = sys.stdout.isatty() or 'ipykernel' in sys.modules
-    learn.recorder.train_metrics = interactive # the table then shows what history.csv does
+    learn.recorder.train_metrics = interactive # the table then has the columns of history.csv; its losses are those that are trained on
     if not interactive:
         learn.remove_cbs(learn.progress)
         learn.logger = noop

@@ -92,7 +92,7 @@ def fit_one_cycle(
     cbs=None,          # a further callback for this fit, or a list of them
     done=0,            # how many of the epochs an earlier fit has done
 ):
-    "Train for `n_epoch` epochs on one cycle; every epoch counts, the last one's weights are the result. Raises `S8FastError`, and what a callback has in `error`."
+    "Train for `n_epoch` epochs on one cycle; every epoch counts, the model as the last one leaves it is the result. Raises `S8FastError`, and what a callback has in `error`."
     one_cycle(n_epoch, lr_max, div, pct_start, shape, moms) # refuse before anything is touched
     cbs = L(cbs)
     learn.fit(n_epoch - done, wd=wd, cbs=[OneCycle(lr_max, div, pct_start, shape, moms, done), *cbs])

@@ -15,7 +15,7 @@ def call(name, *args):
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp('study')/'study.json'
-    args = '--model', 'ultimus', '--epochs', 1, '--bs', 64, '--share', .3, '--averages', .5, '--device', 'cpu', '--seeds', 0, 1, '--out', out
+    args = '--model', 'ultimus', '--epochs', 1, '--bs', 64, '--share', .3, '--averages', '.5', '--device', 'cpu', '--seeds', '0-1', '--out', out
     return args, call('study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', *args)
 
 
@@ -39,7 +39,7 @@ def test_study_refuses(study, row, says):
 
 def test_picture_of_a_study(study, tmp_path):
     whole, broken = study[0][-1], tmp_path/'broken.json'
-    assert call('plot_study.py', whole, '--averages', 0, .5, '--out', tmp_path/'study.png').returncode == 0
+    assert call('plot_study.py', whole, '--averages', '0,.5', '--out', tmp_path/'study.png').returncode == 0
     with Image.open(tmp_path/'study.png') as im: assert len(im.convert('RGB').getcolors(1 << 24)) > 10
     broken.write_text('[{"row": "default"}]')
     done = call('plot_study.py', whole, broken, '--out', tmp_path/'none.png')

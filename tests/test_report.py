@@ -84,16 +84,17 @@ def test_compare(call_command, run, tmp_path):
 
 
 def test_compare_with_the_first_runs(call_command, run, tmp_path):
-    "Their recipes had no model, pipeline, padding or cutout in them: all of it was what it is now by default, but the pipeline."
+    "Their recipes did not say yet by what network and pipeline, padding, cutout, labels and average: it is filled in as it was then."
     other = shutil.copytree(run, tmp_path/'other')
     def as_then(record):
-        for name in ('model', 'pipeline', 'pad', 'cutout', 'deterministic'): del record['recipe'][name]
+        for name in ('model', 'pipeline', 'pad', 'cutout', 'deterministic', 'pad_mode', 'label_smoothing', 'average', 'bn_momentum'): del record['recipe'][name]
         record.update(version=1, model='custom_resnet')
     edit(other, as_then)
     (other/'metrics.json').write_text(json.dumps({k: v for k, v in json.loads((other/'metrics.json').read_text()).items() if k not in ('version', 'files', 'sha256')}))
     assert call_command('s8fast_report', '--compare', run, other, '--out', tmp_path/'both.html').returncode == 0
     page = (tmp_path/'both.html').read_text()
-    assert '<td>pipeline</td><td>batch</td><td>item</td>' in page and not re.search('<td>(model|pad|cutout)</td>', page)
+    for row in ('pipeline</td><td>batch</td><td>item', 'pad_mode</td><td>reflect</td><td>zeros', 'label_smoothing</td><td>0.2</td><td>0.0', 'average</td><td>1.0</td><td>0.0'): assert f'<td>{row}</td>' in page, row
+    assert not re.search('<td>(model|pad|cutout)</td>', page)
 
 
 @pytest.mark.parametrize('args, parts', [
