@@ -2,9 +2,8 @@
 """One training step, side by side: a bare PyTorch loop, s8fast's Learner, stock fastai, and the plain loop of the course's notebooks.
 
 The rows take turns, round after round, in one process; each turn begins with two steps that are not counted. A step of a Learner
-or of a plain loop is the time from one batch's end to the next one's: loading, augmentation, optimiser, recorder and, in s8fast's, the average of the weights
-are in it.
-The bare loop has one batch, already there, and nothing around it. Ratios are to the bare loop at the precision that s8fast picks, channels-last.
+or of a plain loop is the time from one batch's end to the next one's: loading, augmentation, optimiser, recorder are in it,
+and in s8fast's the average of the weights. The bare loop has one batch, already there, and nothing around it. Ratios are to the bare loop at the precision that s8fast picks, channels-last.
 """
 import argparse, os, tempfile, time, warnings
 from pathlib import Path
