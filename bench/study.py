@@ -5,7 +5,7 @@ Each positional argument is a row: changes to the recipe, or to what the network
 `wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. All rows see the same split; a seed draws the same first
 weights, order and augmentation in every row that has the same network. Accuracy is that of the model after the last epoch: of the
 recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
-epochs, kept beside the same training.
+epochs, kept beside the same training. A trial that `--out` holds is not run again.
 """
 import argparse, ast, contextlib, itertools, json, os, statistics, sys, time, warnings
 from dataclasses import asdict, fields, replace
@@ -19,7 +19,7 @@ from common import header, numbers, part, pick_device, table
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 from s8fast.callbacks import autocast_of
-from s8fast.files import S8FastError
+from s8fast.files import S8FastError, write_text
 from s8fast.images import load_data
 from s8fast.learner import deterministic, get_learner
 from s8fast.metrics import compute_metrics, predict_logits
@@ -89,6 +89,23 @@ def trial(recipe, arguments, data, averages):
     return found
 
 
+def stored(path, data, share):
+    "The trials of an earlier call; raises `S8FastError` where `path` holds something else, or trials on other images."
+    if not path or not path.exists(): return []
+    try:
+        found = json.loads(path.read_text())
+        same = all((o['data'], o['share']) == (data.fingerprint, share) for o in found)
+        for o in found: key(o)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e: raise S8FastError(f'{path} holds no study to go on with: give another --out.') from e
+    if not same: raise S8FastError(f'{path} has trials on other images: give another --out.')
+    return found
+
+
+def key(trial):
+    "What makes a trial the same one."
+    return trial['row'], json.dumps([trial['recipe'], trial['arguments']]), tuple(o for o in trial['averages'] if ',' not in o)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('rows', nargs='+', help='"default", or changes such as wd=0.1,cutout=0')
@@ -101,27 +118,31 @@ def main():
     parser.add_argument('--share', type=float, default=1., help='of the training images to train and measure on')
     parser.add_argument('--bs', type=int, help="images a batch; left out: the network's own")
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--out', type=Path, help='JSON file of all trials, written anew as each one ends')
+    parser.add_argument('--out', type=Path, help='JSON file of all trials, written anew as each one ends; what it holds is gone on with')
     args = parser.parse_args()
     common = dict(model=args.model, epochs=args.epochs, bs=args.bs, valid_pct=args.valid_pct, device=args.device)
     try:
         device, seeds, rows, data = pick_device(args.device), parse_seeds(args.seeds), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
-        if args.out and args.out.exists(): raise S8FastError(f'{args.out} is there already: give another --out.')
+        found = stored(args.out, data, args.share)
     except S8FastError as e:
         print(f'study.py: {e}', file=sys.stderr)
         sys.exit(2)
-    found = []
+    asked, names = [], {f'{o:g}': None for o in args.averages}
     for seed in seeds:
         for text, (recipe, arguments) in rows.items():
             recipe = replace(recipe, seed=seed)
-            found.append(dict(row=text, recipe=asdict(recipe), arguments=arguments, data=data.fingerprint, share=args.share, **trial(recipe, arguments, data, args.averages)))
-            last = {recipe.average or 'none': found[-1], **found[-1]['averages']}
-            print(f'{text}, seed {seed}: {", ".join(f"average {k}: {o[FIGURES[0]]:.2%}" for k, o in last.items())} in {found[-1]["seconds"]:.0f} s', file=sys.stderr, flush=True)
-            if args.out: args.out.write_text(json.dumps(found, indent=1) + '\n')
-    print(f'{data.name} ({data.edition}), {found[0]["n_train"]:,} training, {found[0]["n_valid"]:,} validation images, {args.model}, {args.epochs} epochs; {header(device)}')
+            mine = dict(row=text, recipe=asdict(recipe), arguments=arguments, averages=names)
+            there = [o for o in found if key(o) == key(mine)]
+            if not there:
+                found.append({**mine, 'data': data.fingerprint, 'share': args.share, **trial(recipe, arguments, data, args.averages)})
+                last = {recipe.average or 'none': found[-1], **found[-1]['averages']}
+                print(f'{text}, seed {seed}: {", ".join(f"average {k}: {o[FIGURES[0]]:.2%}" for k, o in last.items())} in {found[-1]["seconds"]:.0f} s', file=sys.stderr, flush=True)
+                if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n')
+            asked.append((there or found)[-1])
+    print(f'{data.name} ({data.edition}), {asked[0]["n_train"]:,} training, {asked[0]["n_valid"]:,} validation images, {args.model}, {args.epochs} epochs; {header(device)}')
     lines = []
     for text in rows:
-        mine = [o for o in found if o['row'] == text]
+        mine = [o for o in asked if o['row'] == text]
         for average in (None, *mine[0]['averages']):
             of = [o if average is None else o['averages'][average] for o in mine]
             mean = {k: statistics.mean(o[k] for o in of) for k in FIGURES}

@@ -29,12 +29,27 @@ def test_study(study):
     assert ['lr_max=0.003,wd=0.5', 'none', '2', f'{mean:.2%}'] in [o.replace('|', ' ').split()[:4] for o in done.stdout.splitlines()], done.stdout
 
 
-@pytest.mark.parametrize('row, says', [('depth=3', 'neither the recipe nor the network'), ('wd=0.1', 'is there already')])
-def test_study_refuses(study, row, says):
-    args, _ = study
-    before, done = args[-1].read_bytes(), call('study.py', row, *args)
+def test_study_goes_on(study, tmp_path):
+    args, done = study
+    out = tmp_path/'study.json'
+    out.write_bytes(args[-1].read_bytes())
+    again = call('study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', 'lr_max=0.01', *args[:-1], out)
+    assert again.returncode == 0 and again.stderr.count(' in ') == 2 == again.stderr.count('lr_max=0.01, seed'), again.stderr # the trials that were missing
+    trials, more = (json.loads(o.read_text()) for o in (args[-1], out))
+    assert more[:4] == trials and [o['row'] for o in more[4:]] == ['lr_max=0.01']*2
+    words = [[line.replace('|', ' ').split() for line in o.stdout.splitlines()] for o in (done, again)]
+    assert all(line in words[1] for line in words[0] if line[:1] == ['lr_max=0.003']), again.stdout # as it was
+
+
+@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study')])
+def test_study_refuses(study, row, change, says, tmp_path):
+    args, out = study[0], study[0][-1]
+    if 'out' in change:
+        out = tmp_path/change.pop('out')
+        out.write_text('epoch,lr\n')
+    before, done = out.read_bytes(), call('study.py', row, *args[:-1], out, *(o for k, v in change.items() for o in (f'--{k}', v)))
     assert done.returncode == 2 and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
-    assert args[-1].read_bytes() == before
+    assert out.read_bytes() == before
 
 
 def test_picture_of_a_study(study, tmp_path):
