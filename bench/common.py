@@ -1,8 +1,9 @@
 "What the benchmarks share: which device, what was measured on it, and a table."
-import os, platform, statistics
+import json, os, platform, statistics
 
 import torch
 from s8fast.callbacks import pick_device
+from s8fast.files import S8FastError, reason
 
 
 def header(device, *more):
@@ -68,3 +69,12 @@ def table(head, rows):
 def spread(seconds):
     "n, median, lowest and highest of a row's measurements."
     return len(seconds), statistics.median(seconds), min(seconds), max(seconds)
+
+
+def read_study(path):
+    "The trials that `study.py` wrote to `path`, a list of dictionaries; raises `S8FastError` where it holds something else."
+    try:
+        trials = json.loads(path.read_text())
+        for o in trials: o['row'], o['arguments'], o['data'], o['share'], o['recipe']['average'], o['accuracy'] + sum(a['accuracy'] for a in o['averages'].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e: raise S8FastError(f'{path} is no study ({reason(e)}).') from e
+    return trials

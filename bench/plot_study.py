@@ -1,24 +1,15 @@
 #!/usr/bin/env python3
 """A picture of what `study.py` found: validation accuracy of each choice, the last weights and averages of them side by side."""
-import argparse, json, sys
+import argparse, sys
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-from common import numbers
-from s8fast.files import S8FastError, reason
+from common import numbers, read_study
+from s8fast.files import S8FastError
 from s8fast.run_folder import save_figure
-
-
-def read(path):
-    "The trials of a study; raises `S8FastError` where `path` holds something else."
-    try:
-        trials = json.loads(path.read_text())
-        for o in trials: o['row'], o['recipe']['average'], o['accuracy'] + sum(a['accuracy'] for a in o['averages'].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e: raise S8FastError(f'{path} is no study that can be drawn ({reason(e)}).') from e
-    return trials
 
 
 def figures_of(trial, averages):
@@ -53,7 +44,7 @@ def main():
     parser.add_argument('--out', default='study.png', help='PNG file')
     args = parser.parse_args()
     try:
-        trials = [o for path in args.files for o in read(path)]
+        trials = [o for path in args.files for o in read_study(path)]
         save_figure(draw(trials, args.averages), args.out)
     except (S8FastError, OSError) as e:
         print(f'plot_study.py: {e}', file=sys.stderr)

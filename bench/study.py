@@ -15,7 +15,7 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
 import torch
-from common import header, numbers, part, pick_device, table
+from common import header, numbers, part, pick_device, read_study, table
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 from s8fast.callbacks import autocast_of
@@ -89,21 +89,10 @@ def trial(recipe, arguments, data, averages):
     return found
 
 
-def stored(path, data, share):
-    "The trials of an earlier call; raises `S8FastError` where `path` holds something else, or trials on other images."
-    if not path or not path.exists(): return []
-    try:
-        found = json.loads(path.read_text())
-        same = all((o['data'], o['share']) == (data.fingerprint, share) for o in found)
-        for o in found: key(o)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e: raise S8FastError(f'{path} holds no study to go on with: give another --out.') from e
-    if not same: raise S8FastError(f'{path} has trials on other images: give another --out.')
-    return found
-
-
-def key(trial):
-    "What makes a trial the same one."
-    return trial['row'], json.dumps([trial['recipe'], trial['arguments']]), tuple(o for o in trial['averages'] if ',' not in o)
+def is_trial(found, text, recipe, arguments, averages):
+    "Whether the trial `found`, of a file, is this one."
+    kept = {o for o in found['averages'] if ',' not in o} # the others are estimated beside them
+    return (found['row'], found['recipe'], found['arguments'], kept) == (text, asdict(recipe), arguments, {f'{o:g}' for o in averages})
 
 
 def main():
@@ -123,18 +112,19 @@ def main():
     common = dict(model=args.model, epochs=args.epochs, bs=args.bs, valid_pct=args.valid_pct, device=args.device)
     try:
         device, seeds, rows, data = pick_device(args.device), parse_seeds(args.seeds), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
-        found = stored(args.out, data, args.share)
+        found = read_study(args.out) if args.out and args.out.exists() else []
+        if any((o['data'], o['share']) != (data.fingerprint, args.share) for o in found): raise S8FastError(f'{args.out} has trials on other images: give another --out.')
+        if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n') # what can't be written is said now, not after hours
     except S8FastError as e:
         print(f'study.py: {e}', file=sys.stderr)
         sys.exit(2)
-    asked, names = [], {f'{o:g}': None for o in args.averages}
+    asked = []
     for seed in seeds:
         for text, (recipe, arguments) in rows.items():
             recipe = replace(recipe, seed=seed)
-            mine = dict(row=text, recipe=asdict(recipe), arguments=arguments, averages=names)
-            there = [o for o in found if key(o) == key(mine)]
+            there = [o for o in found if is_trial(o, text, recipe, arguments, args.averages)]
             if not there:
-                found.append({**mine, 'data': data.fingerprint, 'share': args.share, **trial(recipe, arguments, data, args.averages)})
+                found.append(dict(row=text, recipe=asdict(recipe), arguments=arguments, data=data.fingerprint, share=args.share, **trial(recipe, arguments, data, args.averages)))
                 last = {recipe.average or 'none': found[-1], **found[-1]['averages']}
                 print(f'{text}, seed {seed}: {", ".join(f"average {k}: {o[FIGURES[0]]:.2%}" for k, o in last.items())} in {found[-1]["seconds"]:.0f} s', file=sys.stderr, flush=True)
                 if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n')
