@@ -2,7 +2,7 @@
 import json, os, platform, statistics
 
 import torch
-from s8fast.callbacks import pick_device
+from s8fast.callbacks import PRECISIONS, pick_device
 from s8fast.files import S8FastError, reason
 
 
@@ -44,11 +44,11 @@ def wait(device):
     if device.type == 'mps': torch.mps.synchronize()
 
 
-def matmul_rate(device, dtype=torch.bfloat16, n=None, repeats=5):
-    "Multiply-adds per second, times two, of an n by n matrix product: the best of `repeats`."
+def matmul_rate(device, precision, n=None, repeats=5):
+    "Multiply-adds per second, times two, of an n by n matrix product in `precision`: the best of `repeats`."
     import time
     n = n or (8192 if device.type == 'cuda' else 2048)
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    a, b = (torch.randn(n, n, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
     best = float('inf')
     for _ in range(repeats + 1):
         wait(device)

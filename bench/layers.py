@@ -58,7 +58,7 @@ def main():
                      *(f'{flop/s/1e9:,.0f}' for s in seconds), *[''][:3 - len(seconds)]))
     print(f'{precision}, channels-last, batch {args.bs}; {header(device)}')
     print(table(('convolution', '', 'forward ms', 'weights ms', 'input ms', 'forward GFLOP/s', 'weights GFLOP/s', 'input GFLOP/s'), rows))
-    print(f'all of them {1e3*total:,.0f} ms a step; a bfloat16 matrix product runs at {matmul_rate(device)/1e9:,.0f} GFLOP/s')
+    print(f'all of them {1e3*total:,.0f} ms a step; a matrix product in {precision} runs at {matmul_rate(device, precision)/1e9:,.0f} GFLOP/s')
 
 
 if __name__ == '__main__': main()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `keep_freed_memory` gives: a bare bfloat16 training step on the CPU with and without it.
+"""What `keep_freed_memory` gives: a bare training step on the CPU with and without it, in the precision that s8fast picks here.
 
 Each row is a process of its own, the two kinds in turn; the ratio is of their medians.
 """
@@ -10,22 +10,22 @@ def steps(keep, n, bs):
     "Seconds of `n` steps of the custom ResNet after two of warm-up, and the peak memory in MB, as JSON on standard output."
     import torch
     import torch.nn.functional as F
-    from s8fast.callbacks import keep_freed_memory
+    from s8fast.callbacks import PRECISIONS, keep_freed_memory, pick_precision
     from s8fast.custom_resnet import CustomResNet
     if keep: keep_freed_memory()
     torch.manual_seed(0)
     model = CustomResNet().to(memory_format=torch.channels_last)
     opt = torch.optim.AdamW(model.parameters(), 1e-3)
     x = torch.randn(bs, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    y, seconds = torch.randint(0, 10, (bs,)), []
+    y, seconds, precision = torch.randint(0, 10, (bs,)), [], pick_precision('auto', 'cpu')
     for _ in range(n + 2):
         start = time.perf_counter()
-        with torch.autocast('cpu', torch.bfloat16): logits = model(x)
+        with torch.autocast('cpu', PRECISIONS[precision], enabled=precision != 'fp32'): logits = model(x)
         F.cross_entropy(logits.float(), y).backward()
         opt.step()
         opt.zero_grad()
         seconds.append(time.perf_counter() - start)
-    print(json.dumps(dict(seconds=seconds[2:], peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, torch=torch.__version__, threads=torch.get_num_threads())))
+    print(json.dumps(dict(seconds=seconds[2:], peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, precision=precision, torch=torch.__version__, threads=torch.get_num_threads())))
 
 
 def main():
@@ -42,7 +42,7 @@ def main():
             command = [sys.executable, __file__, '--worker', kind, '--steps', str(args.steps), '--bs', str(args.bs)]
             runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     one = found['plain'][0]
-    print(f'bfloat16, channels-last, batch {args.bs}, {one["threads"]} threads, {platform.machine()}, torch {one["torch"]}, python {platform.python_version()}')
+    print(f'{one["precision"]}, channels-last, batch {args.bs}, {one["threads"]} threads, {platform.machine()}, torch {one["torch"]}, python {platform.python_version()}')
     print(f'{"":6}{"n":>4}  {"median s":>9}  {"min":>6}  {"max":>6}  {"images/s":>8}  {"peak MB":>8}')
     medians = {}
     for kind, runs in found.items():

@@ -20,8 +20,10 @@ def figures_of(trial, averages):
 
 
 def draw(trials, averages):
-    "One line a choice, in the order of the file; a point a seed, its mean as a bar; returns the figure."
+    "One line a choice, in the order of the file, what all choices share below; a point a seed, its mean as a bar; returns the figure."
     rows = list(dict.fromkeys(o['row'] for o in trials))
+    common = [o for o in rows[0].split(',') if len(rows) > 1 and all(o in row.split(',') for row in rows)]
+    names = [', '.join(o for o in row.split(',') if o not in common) or 'no other change' for row in rows]
     fig, ax = plt.subplots(figsize=(8, 1 + .45*len(rows)), layout='constrained')
     for i, row in enumerate(rows):
         mine = [figures_of(o, averages) for o in trials if o['row'] == row]
@@ -31,8 +33,8 @@ def draw(trials, averages):
             label = ('last weights' if not average else f'average of {average:g} epoch{"s" if average > 1 else ""}') if i == 0 else None
             ax.plot(of, [y]*len(of), 'o', color=f'C{j}', ms=5, alpha=.6 if len(of) > 1 else 1, label=label)
             if len(of) > 1: ax.plot([sum(of)/len(of)]*2, [y - .1, y + .1], color=f'C{j}', lw=2)
-    ax.set(yticks=range(len(rows)), yticklabels=[o.replace(',', ', ') for o in rows], xlabel='validation accuracy, last epoch (%)')
-    ax.invert_yaxis(); ax.grid(alpha=.3)
+    ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - .5, -.5), xlabel='validation accuracy, last epoch (%)' + (f'; all rows: {", ".join(common)}' if common else ''))
+    ax.grid(alpha=.3)
     fig.legend(loc='outside upper right', ncols=len(averages), frameon=False)
     return fig
 

@@ -27,17 +27,17 @@ def whole(args):
     import torch
     from common import header, matmul_rate, pick_device, table
     device = pick_device(args.device)
-    rate = matmul_rate(device)
     with tempfile.TemporaryDirectory() as tmp:
         total, seconds, peak, metrics, record = run_once(args.data, ['--epochs', str(args.epochs), '--device', args.device, *args.flags], args.out or f'{tmp}/run')
     data = record['data']
     print(f'{data["name"]} ({data["edition"]}), {args.epochs} epochs of {data["n_train"]:,} images; {header(device)}')
     rest = total - sum(seconds.values())
     print(table(('stage', 'seconds', 'share'), [(k, f'{v:.1f}', f'{v/total:.1%}') for k, v in {**seconds, 'imports, report': rest, 'all': total}.items()]))
-    flop = 2*3*MULTIPLY_ADDS*data['n_train']*args.epochs
+    precision = record['chosen']['precision']
+    rate, flop = matmul_rate(device, precision), 2*3*MULTIPLY_ADDS*data['n_train']*args.epochs
     print(f'peak memory {peak:.2f} GB; test accuracy {metrics["test"]["accuracy"]:.2%}')
     print(f'{flop/1e15:.3f} PFLOP in {seconds["training"]:.1f} s of training and validation: {flop/seconds["training"]/1e12:.2f} TFLOP/s, '
-          f'{flop/seconds["training"]/rate:.0%} of the {rate/1e12:.2f} TFLOP/s of a bfloat16 matrix product')
+          f'{flop/seconds["training"]/rate:.0%} of the {rate/1e12:.2f} TFLOP/s of a matrix product in {precision}')
 
 
 def scaling(args):

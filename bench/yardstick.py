@@ -19,7 +19,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed, trainable_params
 from s8fast.callbacks import History
 from s8fast.custom_resnet import CustomResNet
-from s8fast.files import S8FastError, write_text
+from s8fast.files import S8FastError, reason, write_text
 from s8fast.images import load_data
 from s8fast.learner import get_learner, quiet_unless_interactive
 from s8fast.loaders import test_dl
@@ -56,6 +56,15 @@ def run(data, recipe):
     return dict(seed=recipe.seed, recipe=asdict(recipe), seconds=seconds, history=history.rows, **{part: {k: v for k, v in o.items() if k != 'per_class'} for part, o in found.items()})
 
 
+def read_runs(path):
+    "The runs that this script wrote to `path`, a list of dictionaries; raises `S8FastError` where it holds something else."
+    try:
+        runs = json.loads(path.read_text())
+        for o in runs: o['data'], o['seed'], o['seconds'], dict(o['recipe']), o['test']['accuracy'] + o['test']['accuracy_tta'] + o['valid']['accuracy']
+    except (OSError, ValueError, LookupError, TypeError) as e: raise S8FastError(f'{path} holds no runs of this script ({reason(e)}).') from e
+    return runs
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='digits', help='as for s8fast_train')
@@ -68,10 +77,10 @@ def main():
     try:
         device, data, seeds = pick_device(args.device), load_data(args.data), parse_seeds(args.seeds)
         recipe = Recipe(epochs=args.epochs, bs=args.bs, device=args.device, pad=4, cutout=8, pad_mode='reflect', label_smoothing=0., average=0., bn_momentum=.1, wd=0., lr_max=LR, drop_last=False)
-        found = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
-        for o in found:
-            if o['data'] != data.fingerprint or Recipe(**{**o['recipe'], 'seed': 0}) != recipe: raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
-    except (S8FastError, OSError, ValueError, KeyError, TypeError) as e:
+        found = read_runs(args.out) if args.out and args.out.exists() else []
+        if any((o['data'], {**o['recipe'], 'seed': 0}) != (data.fingerprint, asdict(recipe)) for o in found): raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
+        if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n') # what can't be written is said now, not after hours
+    except S8FastError as e:
         print(f'yardstick.py: {e}', file=sys.stderr)
         sys.exit(2)
     for seed in seeds:

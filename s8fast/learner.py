@@ -21,7 +21,7 @@ from fastcore.imports import noop
 from torch import nn
 
 from .augment import BatchAugment, train_augment
-from .callbacks import LossOnDevice, keep_freed_memory, pick_device, pick_precision, precision_callbacks
+from .callbacks import LossOnDevice, is_emulated, keep_freed_memory, pick_device, pick_precision, precision_callbacks
 from .files import S8FastError, reason
 from .images import load_data
 from .loaders import get_dls, test_dl
@@ -92,13 +92,16 @@ def load_run(
     data,          # an `ImageData`, or what `load_data` takes
     device='auto', # where to compute
 ):
-    "`(learn, data, record)` of a finished run: a `Learner` with its weights, the data, the content of its `recipe.json`. Raises `S8FastError`."
+    """`(learn, data, record)` of a finished run: a `Learner` with its weights, the data, the content of its `recipe.json`.
+
+    It computes in the precision that the run was trained in, or where `device` lacks that, in the one that suits it: figures may then differ in their last digits. Raises `S8FastError`."""
     run, device = Path(run).expanduser(), pick_device(device)
     record = read_record(run)
     if (run/'metrics.json').exists(): read_metrics(run) # the weights are those that it speaks of
     try: recipe, there = recipe_of(record), torch.device(record['chosen']['device'])
     except (S8FastError, RuntimeError) as e: raise S8FastError(f'{run/"recipe.json"} is not the recipe of a run ({e}): restore it, or train again.') from e
-    vocab, precision = record['data']['vocab'], record['chosen']['precision'] if there.type == device.type else 'auto'
+    vocab, precision = record['data']['vocab'], record['chosen']['precision']
+    if there.type != device.type or is_emulated(precision, device): precision = 'auto'
     data = load_data(data)
     if list(data.vocab) != vocab:
         raise S8FastError(f'The classes of the data ({", ".join(data.vocab)}) are not those of {run} ({", ".join(vocab)}): '

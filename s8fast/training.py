@@ -21,7 +21,7 @@ import torch
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from .callbacks import COLUMNS, History, NonFiniteLoss, StopOnNonFinite, give_freed_memory_back, pick_device, pick_precision, write_history
+from .callbacks import COLUMNS, History, NonFiniteLoss, StopOnNonFinite, give_freed_memory_back, is_emulated, pick_device, pick_precision, write_history
 from .checkpoint import Checkpoint, Interrupted, StopSignals, read_checkpoint
 from .files import S8FastError, read_json, reason, write_json
 from .images import load_data
@@ -224,8 +224,10 @@ class _Run:
                 what = differences(recipe_of(record), recipe_of(there)) or f'in {next(k for k in record if record[k] != there[k])}'
                 raise S8FastError(f'{self.out/"recipe.json"} was changed since the run began ({what}): put it back, or train anew in another folder.')
         else: write_json(self.out/'recipe.json', record)
-        try: now = environment(pick_device(record['chosen']['device']))
-        except S8FastError as e: raise S8FastError(f'{self.out} was begun on {record["chosen"]["device"]}, which is not here: resume it where that is, or train anew.') from e
+        device, precision = record['chosen']['device'], record['chosen']['precision']
+        try: now = environment(pick_device(device))
+        except S8FastError as e: raise S8FastError(f'{self.out} was begun on {device}, which is not here: resume it where that is, or train anew.') from e
+        if is_emulated(precision, device): raise S8FastError(f'{self.out} was begun in {precision}, for which this {device} has no hardware: resume it where that is, or train anew.')
         changed = [f'{k} {record[group][k]}, now {v}' for group in ('versions', 'device') for k, v in now[group].items() if record[group].get(k) != v]
         if changed: self.log(f'not what the run was begun with: {"; ".join(changed)}. The rest of it may differ in the last digits.')
         return record

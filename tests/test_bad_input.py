@@ -251,6 +251,12 @@ def test_cuda_that_is_not_there(refused, monkeypatch, command, png_run):
 def test_fp16_without_cuda(refused): refused('s8fast_train', '--data', 'digits', '--precision', 'fp16', '--device', 'cpu', parts=['fp16', 'CUDA', '--precision'])
 
 
+@pytest.mark.usefixtures('no_data')
+def test_bf16_without_hardware(refused, monkeypatch):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', dict, raising=False)
+    for command in ('s8fast_train', 's8fast_lr_find'): refused(command, '--data', 'digits', '--precision', 'bf16', '--device', 'cpu', parts=['bf16', 'no hardware', '--precision'])
+
+
 def test_batch_larger_than_the_set(refused, folders):
     load_cifar10(folders)  # the cache of good data may stay
     for args in (['s8fast_train', '--out', 'run'], ['s8fast_train', '--out', 'run', '--lr_max', 0.01]):

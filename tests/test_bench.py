@@ -59,3 +59,15 @@ def test_picture_of_a_study(study, tmp_path):
     broken.write_text('[{"row": "default"}]')
     done = call('plot_study.py', whole, broken, '--out', tmp_path/'none.png')
     assert done.returncode == 2 and done.stderr.startswith(f'plot_study.py: {broken} ') and done.stderr.count('\n') == 1 and not (tmp_path/'none.png').exists()
+
+
+def test_yardstick_refuses(tmp_path):
+    "Before it trains: what can't be written, what is no record of runs, a record of other ones."
+    (tmp_path/'file').touch()
+    (tmp_path/'none.json').write_text('{"seed": 0}')
+    record = (BENCH.parent/'results'/'yardstick-jpeg.json').read_text()
+    (tmp_path/'other.json').write_text(record)
+    for out, says in ((tmp_path/'file'/'out.json', 'not be written'), (tmp_path/'none.json', 'holds no runs'), (tmp_path/'other.json', 'other data')):
+        done = call('yardstick.py', '--device', 'cpu', '--out', out)
+        assert done.returncode == 2 and done.stderr.startswith('yardstick.py: ') and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
+    assert (tmp_path/'other.json').read_text() == record
