@@ -9,7 +9,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test notebooks newest sync export readme bench clean
+.PHONY: help demo test environments notebooks newest sync export readme bench clean
 
 help:     ## this list
 	@sed -n 's/^\([a-z]*\): .*##/\1\t/p' Makefile | expand -t 10
@@ -18,8 +18,11 @@ demo: $(STAMP)  ## train on the embedded digits; no download
 	$(BIN)/s8fast_train --data digits --out runs/demo --force $(DEMO_FLAGS)
 	@echo "Look at runs/demo: report.html shows the run; metrics.json, history.csv and the weights lie beside it."
 
-test: sync notebooks newest  ## package and notebooks agree; notebooks run; tests pass, also with a user's newest versions
+test: environments sync notebooks newest  ## package and notebooks agree; notebooks run; tests pass, also with a user's newest versions
 	$(TWO) $(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+environments: # what takes longest at once: pip uses one core
+	@$(MAKE) --no-print-directory -j 2 $(STAMP) $(NEWEST)/.torch
 
 notebooks: $(STAMP)
 	$(TWO) $(BIN)/python tools/run_notebooks.py
@@ -59,8 +62,13 @@ $(STAMP): settings.ini setup.py pyproject.toml
 	@touch $@
 
 # What a user of today gets: the package's own requirements and nothing else, except what runs the tests.
-$(NEWEST)/.installed: settings.ini setup.py pyproject.toml
-	@echo "Installing into $(NEWEST)."
+$(NEWEST)/.installed: settings.ini setup.py pyproject.toml | $(NEWEST)/.torch
 	@$(NEWEST)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -e . pytest pytest-xdist
+	@touch $@
+
+$(NEWEST)/.torch:
+	@echo "Installing into $(NEWEST)."
+	@$(NEWEST)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check torch torchvision
 	@touch $@
