@@ -92,9 +92,7 @@ def load_run(
     data,          # an `ImageData`, or what `load_data` takes
     device='auto', # where to compute
 ):
-    """`(learn, data, record)` of a finished run: a `Learner` with its weights, the data, the content of its `recipe.json`.
-
-    It computes in the precision that the run was trained in, or where `device` lacks that, in the one that suits it: figures may then differ in their last digits. Raises `S8FastError`."""
+    "`(learn, data, record)` of a finished run: a `Learner` with its weights (in another precision than it was trained in where `device` lacks that: figures may differ in their last digits), the data, the content of its `recipe.json`. Raises `S8FastError`."
     run, device = Path(run).expanduser(), pick_device(device)
     record = read_record(run)
     if (run/'metrics.json').exists(): read_metrics(run) # the weights are those that it speaks of
