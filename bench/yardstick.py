@@ -60,7 +60,7 @@ def read_runs(path):
     "The runs that this script wrote to `path`, a list of dictionaries; raises `S8FastError` where it holds something else."
     try:
         runs = json.loads(path.read_text())
-        for o in runs: o['data'], o['seed'], o['seconds'], dict(o['recipe']), o['test']['accuracy'] + o['test']['accuracy_tta'] + o['valid']['accuracy']
+        for o in runs: o['data'], o['seed'], o['seconds'], Recipe(**o['recipe']), o['test']['accuracy'] + o['test']['accuracy_tta'] + o['valid']['accuracy']
     except (OSError, ValueError, LookupError, TypeError) as e: raise S8FastError(f'{path} holds no runs of this script ({reason(e)}).') from e
     return runs
 
@@ -78,7 +78,7 @@ def main():
         device, data, seeds = pick_device(args.device), load_data(args.data), parse_seeds(args.seeds)
         recipe = Recipe(epochs=args.epochs, bs=args.bs, device=args.device, pad=4, cutout=8, pad_mode='reflect', label_smoothing=0., average=0., bn_momentum=.1, wd=0., lr_max=LR, drop_last=False)
         found = read_runs(args.out) if args.out and args.out.exists() else []
-        if any((o['data'], {**o['recipe'], 'seed': 0}) != (data.fingerprint, asdict(recipe)) for o in found): raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
+        if any((o['data'], Recipe(**{**o['recipe'], 'seed': 0})) != (data.fingerprint, recipe) for o in found): raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
         if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n') # what can't be written is said now, not after hours
     except S8FastError as e:
         print(f'yardstick.py: {e}', file=sys.stderr)
