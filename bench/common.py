@@ -3,7 +3,7 @@ import json, os, platform, statistics
 
 import torch
 from s8fast.callbacks import PRECISIONS, pick_device
-from s8fast.files import S8FastError, reason
+from s8fast.files import S8FastError, reason, write_text
 
 
 def header(device, *more):
@@ -71,10 +71,21 @@ def spread(seconds):
     return len(seconds), statistics.median(seconds), min(seconds), max(seconds)
 
 
-def read_study(path):
-    "The trials that `study.py` wrote to `path`, a list of dictionaries; raises `S8FastError` where it holds something else."
+def write_records(path, records):
+    "A list of dictionaries to the JSON file `path`; raises `S8FastError`."
+    write_text(path, json.dumps(records, indent=1) + '\n')
+
+
+def read_records(path, look, what):
+    "What `write_records` wrote to `path`; raises `S8FastError` where that is not `what`: where `look` stumbles over one of them."
     try:
-        trials = json.loads(path.read_text())
-        for o in trials: o['row'], o['arguments'], o['data'], o['share'], o['recipe']['average'], o['accuracy'] + sum(a['accuracy'] for a in o['averages'].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e: raise S8FastError(f'{path} is no study ({reason(e)}).') from e
-    return trials
+        records = json.loads(path.read_text())
+        for o in records: look(o)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e: raise S8FastError(f'{path} is no {what} ({reason(e)}).') from e
+    return records
+
+
+def read_study(path):
+    "The trials that `study.py` wrote to `path`; raises `S8FastError`."
+    def look(o): o['row'], o['arguments'], o['data'], o['share'], o['recipe']['average'], o['accuracy'] + sum(a['accuracy'] for a in o['averages'].values())
+    return read_records(path, look, 'study')

@@ -7,7 +7,7 @@ weights, order and augmentation in every row that has the same network. Accuracy
 recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
 epochs, kept beside the same training. A trial that `--out` holds is not run again.
 """
-import argparse, ast, contextlib, itertools, json, os, statistics, sys, time, warnings
+import argparse, ast, contextlib, itertools, os, statistics, sys, time, warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -15,11 +15,11 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
 import torch
-from common import header, numbers, part, pick_device, read_study, table
+from common import header, numbers, part, pick_device, read_study, table, write_records
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 from s8fast.callbacks import autocast_of
-from s8fast.files import S8FastError, write_text
+from s8fast.files import S8FastError
 from s8fast.images import load_data
 from s8fast.learner import deterministic, get_learner
 from s8fast.metrics import compute_metrics, predict_logits
@@ -114,7 +114,7 @@ def main():
         device, seeds, rows, data = pick_device(args.device), parse_seeds(args.seeds), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
         found = read_study(args.out) if args.out and args.out.exists() else []
         if any((o['data'], o['share']) != (data.fingerprint, args.share) for o in found): raise S8FastError(f'{args.out} has trials on other images: give another --out.')
-        if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n') # what can't be written is said now, not after hours
+        if args.out: write_records(args.out, found) # what can't be written is said now, not after hours
     except S8FastError as e:
         print(f'study.py: {e}', file=sys.stderr)
         sys.exit(2)
@@ -127,7 +127,7 @@ def main():
                 found.append(dict(row=text, recipe=asdict(recipe), arguments=arguments, data=data.fingerprint, share=args.share, **trial(recipe, arguments, data, args.averages)))
                 last = {recipe.average or 'none': found[-1], **found[-1]['averages']}
                 print(f'{text}, seed {seed}: {", ".join(f"average {k}: {o[FIGURES[0]]:.2%}" for k, o in last.items())} in {found[-1]["seconds"]:.0f} s', file=sys.stderr, flush=True)
-                if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n')
+                if args.out: write_records(args.out, found)
             asked.append((there or found)[-1])
     print(f'{data.name} ({data.edition}), {asked[0]["n_train"]:,} training, {asked[0]["n_valid"]:,} validation images, {args.model}, {args.epochs} epochs; {header(device)}')
     lines = []

@@ -7,19 +7,19 @@ parameter, logits times 1/8, padding by reflection, crop, flip, cutout 8, batch 
 (pool before batch norm, a bias in the last layer) and precision, an epoch's last, smaller batch, the validation images held out.
 PyTorch's momentum holds gradients, his held steps; the two differ where the rate moves. Nothing is tuned here.
 """
-import argparse, json, os, sys, time, warnings
+import argparse, os, sys, time, warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-from common import header, pick_device, table
+from common import header, pick_device, read_records, table, write_records
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed, trainable_params
 from s8fast.callbacks import History
 from s8fast.custom_resnet import CustomResNet
-from s8fast.files import S8FastError, reason, write_text
+from s8fast.files import S8FastError
 from s8fast.images import load_data
 from s8fast.learner import get_learner, quiet_unless_interactive
 from s8fast.loaders import test_dl
@@ -57,12 +57,9 @@ def run(data, recipe):
 
 
 def read_runs(path):
-    "The runs that this script wrote to `path`, a list of dictionaries; raises `S8FastError` where it holds something else."
-    try:
-        runs = json.loads(path.read_text())
-        for o in runs: o['data'], o['seed'], o['seconds'], Recipe(**o['recipe']), o['test']['accuracy'] + o['test']['accuracy_tta'] + o['valid']['accuracy']
-    except (OSError, ValueError, LookupError, TypeError) as e: raise S8FastError(f'{path} holds no runs of this script ({reason(e)}).') from e
-    return runs
+    "The runs that this script wrote to `path`; raises `S8FastError`."
+    def look(o): o['data'], o['seed'], o['seconds'], Recipe(**o['recipe']), o['test']['accuracy'] + o['test']['accuracy_tta'] + o['valid']['accuracy']
+    return read_records(path, look, 'record of such runs')
 
 
 def main():
@@ -79,14 +76,14 @@ def main():
         recipe = Recipe(epochs=args.epochs, bs=args.bs, device=args.device, pad=4, cutout=8, pad_mode='reflect', label_smoothing=0., average=0., bn_momentum=.1, wd=0., lr_max=LR, drop_last=False)
         found = read_runs(args.out) if args.out and args.out.exists() else []
         if any((o['data'], Recipe(**{**o['recipe'], 'seed': 0})) != (data.fingerprint, recipe) for o in found): raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
-        if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n') # what can't be written is said now, not after hours
+        if args.out: write_records(args.out, found) # what can't be written is said now, not after hours
     except S8FastError as e:
         print(f'yardstick.py: {e}', file=sys.stderr)
         sys.exit(2)
     for seed in seeds:
         if any(o['seed'] == seed for o in found): continue
         found.append(dict(data=data.fingerprint, **run(data, replace(recipe, seed=seed))))
-        if args.out: write_text(args.out, json.dumps(found, indent=1) + '\n')
+        if args.out: write_records(args.out, found)
     print(f"the author's recipe, {data.name} ({data.edition}), {args.epochs} epochs; {header(device)}")
     print(table(('seed', 'test', 'flip TTA', 'validation', 'seconds'), [(o['seed'], *(f'{o[part][k]:.2%}' for part, k in (('test', 'accuracy'), ('test', 'accuracy_tta'), ('valid', 'accuracy'))), f'{o["seconds"]:,.0f}') for o in found]))
     for name, key in (('test accuracy', 'accuracy'), ('with flip TTA', 'accuracy_tta')): print(f'{name} {spread_line(summarise([o["test"][key] for o in found]))}')

@@ -67,7 +67,7 @@ def test_yardstick_refuses(tmp_path):
     (tmp_path/'none.json').write_text('{"seed": 0}')
     record = (BENCH.parent/'results'/'yardstick-jpeg.json').read_text()
     (tmp_path/'other.json').write_text(record)
-    for out, says in ((tmp_path/'file'/'out.json', 'not be written'), (tmp_path/'none.json', 'holds no runs'), (tmp_path/'other.json', 'other data')):
+    for out, says in ((tmp_path/'file'/'out.json', 'not be written'), (tmp_path/'none.json', 'is no record of such runs'), (tmp_path/'other.json', 'other data')):
         done = call('yardstick.py', '--device', 'cpu', '--out', out)
         assert done.returncode == 2 and done.stderr.startswith('yardstick.py: ') and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
     assert (tmp_path/'other.json').read_text() == record
