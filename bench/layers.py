@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Where a training step's arithmetic goes: each convolution of the network alone, forward and backward, against a matrix product.
 
-What these times leave of a bare step (bench/step.py) is all that batch norm, pooling, ReLU, casts and the optimiser take together.
+In float32 on a CPU each is measured by Winograd's algorithm too; its GFLOP are counted as the direct convolution's. What these times leave of a bare step (bench/step.py) is all that batch norm, pooling, ReLU, casts and the optimiser take together.
 """
 import argparse, time
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from common import header, matmul_rate, pick_device, table, wait
 from s8fast.callbacks import PRECISIONS, keep_freed_memory, pick_precision
 from s8fast.custom_resnet import CustomResNet
+from s8fast.winograd import Winograd, winograd_available
 
 
 def shapes(bs):
@@ -42,23 +44,31 @@ def main():
     args = parser.parse_args()
     device = pick_device(args.device)
     precision = pick_precision('auto', device)
-    how, rows, total = dict(device=device, dtype=PRECISIONS[precision]), [], 0
+    ways = dict(direct=nullcontext)
+    if device.type == 'cpu' and precision == 'fp32' and winograd_available(): ways['Winograd'] = Winograd
+    how, rows, total = dict(device=device, dtype=PRECISIONS[precision]), [], dict.fromkeys(ways, 0.)
     if device.type == 'cpu': keep_freed_memory()
     for name, n_in, n_out, size in shapes(args.bs):
         x, w, g = (torch.randn(*o, **how).to(memory_format=torch.channels_last).requires_grad_()
                    for o in ((args.bs, n_in, size, size), (n_out, n_in, 3, 3), (args.bs, n_out, size, size)))
-        out = F.conv2d(x, w, padding=1)
-        g = g.detach()
-        flop = 2*args.bs*n_in*n_out*9*size**2
-        seconds = [clock(lambda: F.conv2d(x.detach(), w.detach(), padding=1), device, args.repeats),
-                   clock(lambda: torch.autograd.grad(out, w, g, retain_graph=True), device, args.repeats)]
-        if n_in > 3: seconds.append(clock(lambda: torch.autograd.grad(out, x, g, retain_graph=True), device, args.repeats))
-        total += sum(seconds)
-        rows.append((name, f'{n_in}->{n_out} at {size}x{size}', *(f'{1e3*s:.1f}' for s in seconds), *[''][:3 - len(seconds)],
-                     *(f'{flop/s/1e9:,.0f}' for s in seconds), *[''][:3 - len(seconds)]))
+        g, flop = g.detach(), 2*args.bs*n_in*n_out*9*size**2
+        for way, context in ways.items():
+            if way == 'Winograd' and n_in == 3:  # is left as it was
+                total[way] += sum(seconds)
+                continue
+            with context():
+                seconds = [clock(lambda: F.conv2d(x.detach(), w.detach(), None, 1, 1), device, args.repeats)]
+                out = F.conv2d(x.detach(), w, None, 1, 1)
+                seconds.append(clock(lambda: torch.autograd.grad(out, w, g, retain_graph=True), device, args.repeats))
+                out = F.conv2d(x, w.detach(), None, 1, 1)
+                if n_in > 3: seconds.append(clock(lambda: torch.autograd.grad(out, x, g, retain_graph=True), device, args.repeats))
+            total[way] += sum(seconds)
+            rows.append((name, f'{n_in}->{n_out} at {size}x{size}', way, *(f'{1e3*s:.1f}' for s in seconds), *[''][:3 - len(seconds)],
+                         *(f'{flop/s/1e9:,.0f}' for s in seconds), *[''][:3 - len(seconds)]))
     print(f'{precision}, channels-last, batch {args.bs}; {header(device)}')
-    print(table(('convolution', '', 'forward ms', 'weights ms', 'input ms', 'forward GFLOP/s', 'weights GFLOP/s', 'input GFLOP/s'), rows))
-    print(f'all of them {1e3*total:,.0f} ms a step; a matrix product in {precision} runs at {matmul_rate(device, precision)/1e9:,.0f} GFLOP/s')
+    print(table(('convolution', '', 'way', 'forward ms', 'weights ms', 'input ms', 'forward GFLOP/s', 'weights GFLOP/s', 'input GFLOP/s'), rows))
+    for way, seconds in total.items(): print(f'{way}: all of them {1e3*seconds:,.0f} ms a step, {seconds/total["direct"]:.2f} of the direct ones')
+    print(f'a matrix product in {precision} runs at {matmul_rate(device, precision)/1e9:,.0f} GFLOP/s')
 
 
 if __name__ == '__main__': main()

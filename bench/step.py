@@ -153,6 +153,7 @@ def main():
                                   lambda p=precision, c=channels_last: bare(p, c, args.bs, device))
         makers['s8fast, batch pipeline'] = lambda: ours(data, pipeline='batch', **common)
         makers['s8fast, batch pipeline, --deterministic'] = lambda: ours(data, pipeline='batch', deterministic=True, **common)
+        if device.type == 'cpu' and best == 'fp32': makers['s8fast, batch pipeline, --winograd 0'] = lambda: ours(data, pipeline='batch', winograd=False, **common)
         makers["s8fast, batch pipeline, fastai's Adam"] = lambda: ours(data, fused=False, pipeline='batch', **common)
         if args.compile: makers['s8fast, batch pipeline, compiled'] = lambda: ours(data, pipeline='batch', compile=True, **common)
         makers['s8fast, item pipeline'] = lambda: ours(data, pipeline='item', **common)

@@ -10,7 +10,7 @@ from pathlib import Path
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-MULTIPLY_ADDS = 379.3e6  # of one image forward; training takes three times that
+MULTIPLY_ADDS = 379.3e6  # of one image forward, its convolutions counted as direct ones; training takes three times that
 
 
 def run_once(data, flags, out):

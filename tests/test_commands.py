@@ -251,7 +251,7 @@ def test_defaults_are_the_recipes():
 
 def test_every_option_reaches_the_recipe(call_command, monkeypatch):
     other = dict(model='ultimus', epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_start=.3, shape='cosine', mom_max=.9, mom_min=.8, wd=.1, wd_bn_bias=True, pad=2, cutout=3, valid_pct=.2,
-                 split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu', deterministic=True,
+                 split_seed=3, drop_last=True, pipeline='item', num_workers=1, precision='fp32', channels_last=False, winograd=False, compile=True, device='cpu', deterministic=True,
                  pad_mode='zeros', label_smoothing=.3, average=2.5, bn_momentum=.2)
     assert other.keys() == DEFAULTS.keys() and all(DEFAULTS[k] != v for k, v in other.items())
     calls = []

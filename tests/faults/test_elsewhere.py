@@ -9,7 +9,9 @@ from s8fast.callbacks import Autocast
 from s8fast.checkpoint import Checkpoint, Interrupted
 from s8fast.files import S8FastError
 from s8fast.learner import load_run
+from s8fast.run_folder import read_record
 from s8fast.training import resume, train
+from s8fast.winograd import transforms, winograd_available
 
 
 @pytest.fixture
@@ -39,3 +41,35 @@ def test_a_bf16_run_without_bf16(has_bf16, monkeypatch, tmp_path):
     assert is_bf16()
     has_bf16(False)
     assert not is_bf16()
+
+
+@pytest.mark.skipif(not winograd_available(), reason='no C compiler, or not x86-64')
+def test_a_winograd_run_without_a_compiler(monkeypatch, tmp_path):
+    monkeypatch.setattr(Checkpoint, '_write', Checkpoint._write)  # is put back after StopAt
+    out, data, lines = tmp_path/'run', runs.few_digits(), []
+    runs.StopAt(0, 1).install()
+    with pytest.raises(Interrupted): train(runs.recipe(model='custom_resnet', precision='fp32', epochs=1), data, out, log=lines.append, checkpoint_minutes=0)
+    assert ', Winograd;' in lines[0] and read_record(out)['chosen']['winograd'] is True
+
+    transforms.cache_clear()
+    try:
+        with monkeypatch.context() as m:
+            m.setenv('CC', str(tmp_path/'none'))
+            lines.clear()
+            resume(out, data, lines.append)
+    finally: transforms.cache_clear()
+    assert ', Winograd;' not in lines[0] and any('convolutions by Winograd, now direct for want of a C compiler' in o for o in lines)
+
+
+def test_a_run_stays_without_winograd(monkeypatch, tmp_path):
+    "What was computed without it goes on without it."
+    monkeypatch.setattr(Checkpoint, '_write', Checkpoint._write)
+    out, data, lines = tmp_path/'run', runs.few_digits(), []
+    runs.StopAt(0, 1).install()
+    with pytest.raises(Interrupted), monkeypatch.context() as m:
+        m.setattr('s8fast.winograd.winograd_available', lambda: False)
+        train(runs.recipe(model='custom_resnet', precision='fp32', epochs=1), data, out, log=lines.append, checkpoint_minutes=0)
+    assert read_record(out)['chosen']['winograd'] is False
+    lines.clear()
+    resume(out, data, lines.append)
+    assert ', Winograd;' not in lines[0] and read_record(out)['chosen']['winograd'] is False and not any('not what the run' in o for o in lines)
