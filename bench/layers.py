@@ -4,14 +4,13 @@
 In float32 on a CPU each is measured by Winograd's algorithm too; its GFLOP are counted as the direct convolution's. What these times leave of a bare step (bench/step.py) is all that batch norm, pooling, ReLU, casts and the optimiser take together.
 """
 import argparse, time
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from common import header, matmul_rate, pick_device, table, wait
 from s8fast.callbacks import PRECISIONS, keep_freed_memory, pick_precision
 from s8fast.custom_resnet import CustomResNet
-from s8fast.winograd import Winograd, winograd_available
+from s8fast.winograd import winograd_available, winograd_conv2d
 
 
 def shapes(bs):
@@ -44,24 +43,24 @@ def main():
     args = parser.parse_args()
     device = pick_device(args.device)
     precision = pick_precision('auto', device)
-    ways = dict(direct=nullcontext)
-    if device.type == 'cpu' and precision == 'fp32' and winograd_available(): ways['Winograd'] = Winograd
+    ways = dict(direct=lambda x, w: F.conv2d(x, w, padding=1))
+    if device.type == 'cpu' and precision == 'fp32' and winograd_available(): ways['Winograd'] = winograd_conv2d
     how, rows, total = dict(device=device, dtype=PRECISIONS[precision]), [], dict.fromkeys(ways, 0.)
     if device.type == 'cpu': keep_freed_memory()
     for name, n_in, n_out, size in shapes(args.bs):
         x, w, g = (torch.randn(*o, **how).to(memory_format=torch.channels_last).requires_grad_()
                    for o in ((args.bs, n_in, size, size), (n_out, n_in, 3, 3), (args.bs, n_out, size, size)))
         g, flop = g.detach(), 2*args.bs*n_in*n_out*9*size**2
-        for way, context in ways.items():
+        for way, conv in ways.items():
             if way == 'Winograd' and n_in == 3:  # is left as it was
                 total[way] += sum(seconds)
                 continue
-            with context():
-                seconds = [clock(lambda: F.conv2d(x.detach(), w.detach(), None, 1, 1), device, args.repeats)]
-                out = F.conv2d(x.detach(), w, None, 1, 1)
-                seconds.append(clock(lambda: torch.autograd.grad(out, w, g, retain_graph=True), device, args.repeats))
-                out = F.conv2d(x, w.detach(), None, 1, 1)
-                if n_in > 3: seconds.append(clock(lambda: torch.autograd.grad(out, x, g, retain_graph=True), device, args.repeats))
+            seconds = [clock(lambda: conv(x.detach(), w.detach()), device, args.repeats)]
+            out = conv(x.detach(), w)
+            seconds.append(clock(lambda: torch.autograd.grad(out, w, g, retain_graph=True), device, args.repeats))
+            if n_in > 3:
+                out = conv(x, w.detach())
+                seconds.append(clock(lambda: torch.autograd.grad(out, x, g, retain_graph=True), device, args.repeats))
             total[way] += sum(seconds)
             rows.append((name, f'{n_in}->{n_out} at {size}x{size}', way, *(f'{1e3*s:.1f}' for s in seconds), *[''][:3 - len(seconds)],
                          *(f'{flop/s/1e9:,.0f}' for s in seconds), *[''][:3 - len(seconds)]))

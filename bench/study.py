@@ -18,7 +18,7 @@ import torch
 from common import header, numbers, part, pick_device, read_study, table, write_records
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
-from s8fast.callbacks import forward_context
+from s8fast.callbacks import autocast_of
 from s8fast.files import S8FastError
 from s8fast.images import load_data
 from s8fast.learner import deterministic, get_learner
@@ -69,7 +69,7 @@ def figures(learn):
 def estimate_statistics(learn, n=40):
     "Batch norm's statistics anew for the weights as they are: the mean over `n` augmented training batches."
     batches = itertools.islice(itertools.chain.from_iterable(itertools.repeat(learn.dls.train)), n)
-    with learn.no_bar(), forward_context(learn): update_bn((x.as_subclass(torch.Tensor) for x, _ in batches), learn.model)
+    with learn.no_bar(), autocast_of(learn): update_bn((x.as_subclass(torch.Tensor) for x, _ in batches), learn.model)
 
 
 def trial(recipe, arguments, data, averages):

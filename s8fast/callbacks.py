@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'COLUMNS', 'pick_device', 'cpu_has_bf16', 'is_emulated', 'pick_precision', 'ChannelsLast', 'Autocast',
-           'WinogradConvs', 'precision_callbacks', 'forward_context', 'keep_freed_memory', 'give_freed_memory_back',
-           'LossOnDevice', 'first_nonfinite', 'NonFiniteLoss', 'StopOnNonFinite', 'History', 'write_history',
-           'history_line']
+           'precision_callbacks', 'autocast_of', 'keep_freed_memory', 'give_freed_memory_back', 'LossOnDevice',
+           'first_nonfinite', 'NonFiniteLoss', 'StopOnNonFinite', 'History', 'write_history', 'history_line']
 
 # %% ../nbs/11_callbacks.ipynb #67b64606
 import csv
@@ -14,7 +13,6 @@ import ctypes
 import io
 import math
 import time
-from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +23,6 @@ from fastai.callback.fp16 import AMPMode, MixedPrecision
 from fastai.learner import AvgSmoothLoss
 
 from .files import S8FastError, write_text
-from .winograd import Winograd
 
 # %% ../nbs/11_callbacks.ipynb #c9b14402
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
@@ -83,57 +80,38 @@ class ChannelsLast(Callback):
     def before_fit(self): self.model.to(memory_format=torch.channels_last)
     def before_batch(self): self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in self.xb)
 
-class _Around(Callback):
-    "Runs the network, training and validation, inside of `make(device)`, a context."
+class Autocast(Callback):
+    "Run the network, training and validation, under autocast to `dtype` on whatever device it is; predictions come out float32."
     order = 10
-    def __init__(self): self.context = None
+    def __init__(self, dtype=torch.bfloat16): self.dtype, self.context = dtype, None
     def before_batch(self):
         self._leave() # of a batch that was interrupted
-        self.context = self.make(next(self.model.parameters()).device)
+        self.context = torch.autocast(next(self.model.parameters()).device.type, dtype=self.dtype)
         self.context.__enter__()
-    def after_pred(self): self._leave()
+    def after_pred(self):
+        self._leave()
+        self.learn.pred = self.pred.float()
     def after_cancel_batch(self): self._leave()
     def _leave(self):
         if self.context: self.context.__exit__(None, None, None)
         self.context = None
 
-class Autocast(_Around):
-    "Run the network, training and validation, under autocast to `dtype` on whatever device it is; predictions come out float32."
-    def __init__(self, dtype=torch.bfloat16):
-        super().__init__()
-        self.dtype = dtype
-    def make(self, device): return torch.autocast(device.type, dtype=self.dtype)
-    def after_pred(self):
-        super().after_pred()
-        self.learn.pred = self.pred.float()
-
-class WinogradConvs(_Around):
-    "Run the network, training and validation, inside of `Winograd()` where it is on a CPU."
-    def make(self, device): return Winograd() if device.type == 'cpu' else nullcontext()
-
 def precision_callbacks(
     precision,          # `bf16`, `fp16` or `fp32`, from `pick_precision`
     channels_last=True, # memory format
-    winograd=True,      # in float32 and channels-last: Winograd's convolutions, on a CPU
 ):
     "The callbacks that make a Learner train in `precision`."
     cbs = [ChannelsLast()] if channels_last else []
     if precision == 'fp16': cbs.append(MixedPrecision(AMPMode.FP16))
     elif precision != 'fp32': cbs.append(Autocast(PRECISIONS[precision]))
-    elif channels_last and winograd: cbs.append(WinogradConvs())
     return cbs
 
-@contextmanager
-def forward_context(
+def autocast_of(
     learn, # a `Learner`
 ):
-    "`with forward_context(learn):` what `learn` runs its network in (autocast, Winograd's convolutions), for a forward pass outside of a fit."
-    device = next(learn.model.parameters()).device
-    with ExitStack() as stack:
-        for o in learn.cbs:
-            if isinstance(o, _Around): stack.enter_context(o.make(device))
-            elif isinstance(o, MixedPrecision): stack.enter_context(torch.autocast(device.type, dtype=torch.float16))
-        yield
+    "The autocast context in which `learn` runs its network, for a forward pass outside of a fit."
+    dtype = next((o.dtype if isinstance(o, Autocast) else torch.float16 for o in learn.cbs if isinstance(o, (Autocast, MixedPrecision))), None)
+    return torch.autocast(next(learn.model.parameters()).device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 # %% ../nbs/11_callbacks.ipynb #5dcccbc1
 def keep_freed_memory():
@@ -218,7 +196,7 @@ class StopOnNonFinite(Callback):
 
     def stop(self, what, step=None, lr=None):
         "End the fit with an error that says `what`, the epoch, the step of this fit (None: validation), the rate, and the first layer whose output is not finite."
-        with forward_context(self.learn): found = first_nonfinite(self.model, *self.xb)
+        with autocast_of(self.learn): found = first_nonfinite(self.model, *self.xb)
         n, lr = len(self.dls.train), self.opt.hypers[-1]['lr'] if lr is None else lr
         where = f'step {step % n + 1} of {n}' if step is not None else 'validation'
         layer = f'the first layer with such an output is {found[0]}' if found and found[0] else 'every layer\'s output is finite'

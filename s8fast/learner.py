@@ -29,6 +29,7 @@ from .metrics import evaluate
 from .optimizer import WeightAverage, decay_groups, fused_adam
 from .recipe import MODELS, recipe_of
 from .run_folder import load_model, read_metrics, read_record
+from .winograd import use_winograd
 
 # %% ../nbs/16_learner.ipynb #5886a6de
 def get_learner(
@@ -47,11 +48,12 @@ def get_learner(
     model = (MODELS[recipe.model].make(len(data.vocab)) if model is None else model).to(device)
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d): m.momentum = recipe.bn_momentum
+    if recipe.winograd and (device.type, precision, recipe.channels_last, recipe.compile) == ('cpu', 'fp32', True, False): use_winograd(model)
     if recipe.compile: model.compile(dynamic=False, mode='reduce-overhead' if device.type == 'cuda' else None) # in place: the weights keep their names
     average = [WeightAverage(max(1., recipe.average*len(dls.train)))] if recipe.average else []
     return Learner(dls, model, CrossEntropyLossFlat(label_smoothing=recipe.label_smoothing), fused_adam, splitter=decay_groups, metrics=accuracy,
                    wd=[recipe.wd, recipe.wd if recipe.wd_bn_bias else 0.], moms=(recipe.mom_max, recipe.mom_min, recipe.mom_max),
-                   cbs=[*precision_callbacks(precision, recipe.channels_last, recipe.winograd and device.type == 'cpu' and not recipe.compile), LossOnDevice(), *average])
+                   cbs=[*precision_callbacks(precision, recipe.channels_last), LossOnDevice(), *average])
 
 def quiet_unless_interactive(learn):
     "Keep fastai's bar and table for a terminal or a notebook only; returns which of the two it is."
@@ -99,12 +101,14 @@ def load_run(
     try: recipe, there = recipe_of(record), torch.device(record['chosen']['device'])
     except (S8FastError, RuntimeError) as e: raise S8FastError(f'{run/"recipe.json"} is not the recipe of a run ({e}): restore it, or train again.') from e
     vocab, precision = record['data']['vocab'], record['chosen']['precision']
+    winograd = recipe.winograd
     if there.type != device.type or is_emulated(precision, device): precision = 'auto'
+    else: winograd = record['chosen']['winograd']
     data = load_data(data)
     if list(data.vocab) != vocab:
         raise S8FastError(f'The classes of the data ({", ".join(data.vocab)}) are not those of {run} ({", ".join(vocab)}): '
                           'give the data that the run was trained on.')
-    learn = get_learner(replace(recipe, device=str(device), precision=precision, compile=False), data)
+    learn = get_learner(replace(recipe, device=str(device), precision=precision, winograd=winograd, compile=False), data)
     quiet_unless_interactive(learn)
     load_model(run/'model.safetensors', learn.model, device)
     return learn, data, record

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from .callbacks import ChannelsLast, forward_context
+from .callbacks import ChannelsLast, autocast_of
 
 # %% ../nbs/12_metrics.ipynb #62c677c2
 #: Pixels down and right by which `evaluate` shifts images, when it is asked to.
@@ -33,7 +33,7 @@ def predict_logits(
     layout = torch.channels_last if any(isinstance(o, ChannelsLast) for o in learn.cbs) else torch.contiguous_format
     device = next(model.parameters()).device
     logits, targets = [], []
-    with torch.no_grad(), forward_context(learn):
+    with torch.no_grad(), autocast_of(learn):
         for x, y in dl:
             x = x.as_subclass(torch.Tensor).to(device)
             if flip: x = x.flip(3)

@@ -147,9 +147,9 @@ def upgrade_record(
     if old < 2: record['recipe'] = {'model': record.pop('model', 'custom_resnet'), 'pipeline': 'item', **record['recipe']} # there was no other pipeline
     if old < 3: record['recipe'] = {'pad': 4, 'cutout': 8, 'wd_bn_bias': False, 'compile': False, 'deterministic': False, **record['recipe']}
     if old < 4: record['recipe'] = {'pad_mode': 'zeros', 'label_smoothing': 0., 'average': 0., 'bn_momentum': .1, **record['recipe']}
-    if old < 5:
+    if old < 5: # leave to use it there was, as of any precision; it was not there to be used
         record['recipe'] = {'winograd': True, **record['recipe']}
-        if isinstance(record.get('chosen'), dict): record['chosen'] = {'winograd': False, **record['chosen']} # it was not there to be had
+        if isinstance(record.get('chosen'), dict): record['chosen'] = {'winograd': False, **record['chosen']}
     return {**record, 'version': RECIPE_VERSION}
 
 def _upgrade_metrics(metrics):

@@ -21,7 +21,7 @@ import torch
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
-from .callbacks import COLUMNS, History, NonFiniteLoss, StopOnNonFinite, WinogradConvs, give_freed_memory_back, is_emulated, pick_device, pick_precision, write_history
+from .callbacks import COLUMNS, History, NonFiniteLoss, StopOnNonFinite, give_freed_memory_back, is_emulated, pick_device, pick_precision, write_history
 from .checkpoint import Checkpoint, Interrupted, StopSignals, read_checkpoint
 from .files import S8FastError, read_json, reason, write_json
 from .images import load_data
@@ -171,7 +171,7 @@ class _Run:
         dls, device = learn.dls, next(learn.model.parameters()).device
         interactive = quiet_unless_interactive(learn)
         log(f'{recipe.model} on {data.name} ({data.edition}): {len(dls.train_ds):,} training, {len(dls.valid_ds):,} validation, {len(data.test_labels):,} test images; '
-            f'{device}, {precision}{", channels-last" if recipe.channels_last else ""}{", Winograd" if _has_winograd(learn) else ""}{", compiled" if recipe.compile else ""}; {recipe.pipeline} pipeline')
+            f'{device}, {precision}{", channels-last" if recipe.channels_last else ""}{", Winograd" if winograd_layers(learn.model) else ""}{", compiled" if recipe.compile else ""}; {recipe.pipeline} pipeline')
         self._lap('startup')
 
         if record: found = record['lr_find'] and LRRange.from_dict(record['lr_find'])
@@ -212,7 +212,7 @@ class _Run:
         make_out(self.out)
         self.owns = True
         chosen = dict(device=str(device), precision=precision, lr_max=found.lr_max if found else self.recipe.lr_max, num_workers=learn.dls.train.fake_l.num_workers,
-                      winograd=_has_winograd(learn))
+                      winograd=bool(winograd_layers(learn.model)))
         record = dict(version=RECIPE_VERSION, recipe=asdict(self.recipe), chosen=chosen, data=_describe(data, learn.dls),
                       **environment(device), lr_find=found and found.to_dict())
         write_json(self.out/'recipe.json', record)
@@ -231,7 +231,7 @@ class _Run:
         except S8FastError as e: raise S8FastError(f'{self.out} was begun on {device}, which is not here: resume it where that is, or train anew.') from e
         if is_emulated(precision, device): raise S8FastError(f'{self.out} was begun in {precision}, for which this {device} has no hardware: resume it where that is, or train anew.')
         changed = [f'{k} {record[group][k]}, now {v}' for group in ('versions', 'device') for k, v in now[group].items() if record[group].get(k) != v]
-        if record['chosen']['winograd'] and not winograd_available(): changed.append('convolutions by Winograd, now direct for want of a C compiler')
+        if record['chosen']['winograd'] and not winograd_available(): changed.append("convolutions by Winograd, which cannot be had here, now PyTorch's")
         if changed: self.log(f'not what the run was begun with: {"; ".join(changed)}. The rest of it may differ in the last digits.')
         return record
 
@@ -275,7 +275,6 @@ def _sigterm_interrupts():
     finally:
         if main: signal.signal(signal.SIGTERM, old)
 
-def _has_winograd(learn): return any(isinstance(o, WinogradConvs) for o in learn.cbs) and bool(winograd_layers(learn.model))
 
 def _describe(data, dls):
     return dict(name=data.name, edition=data.edition, fingerprint=data.fingerprint, vocab=list(data.vocab),
