@@ -19,7 +19,7 @@ demo: $(STAMP)  ## train on the embedded digits; no download
 	@echo "Look at runs/demo: report.html shows the run; metrics.json, history.csv and the weights lie beside it."
 
 test: environments sync notebooks newest  ## package and notebooks agree; notebooks run; tests pass, also with a user's newest versions
-	$(TWO) $(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(TWO) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 tests
 
 environments: # what takes longest at once: pip uses one core
 	@$(MAKE) --no-print-directory -j 2 $(STAMP) $(NEWEST)/.torch

@@ -45,8 +45,8 @@ def watched(learn, monkeypatch, *cbs):
 
 
 def make(few, monkeypatch):
-    monkeypatch.setattr('s8fast.callbacks._waits', lambda device: True)  # as if the CPU were a GPU
-    learn = get_learner(Recipe(bs=32, lr_max=1e-3, precision='fp32', device='cpu', valid_pct=.1), few)
+    monkeypatch.setattr('s8fast.callbacks._waits', lambda device: True)  # as if the CPU were a GPU, where Winograd's convolutions are not used
+    learn = get_learner(Recipe(bs=32, lr_max=1e-3, precision='fp32', winograd=False, device='cpu', valid_pct=.1), few)
     monkeypatch.setattr('sys.stdout.isatty', lambda: False)  # a bar asks for the loss at each step
     quiet_unless_interactive(learn)
     return learn

@@ -11,7 +11,7 @@ from s8fast.files import S8FastError
 from s8fast.learner import load_run
 from s8fast.run_folder import read_record
 from s8fast.training import resume, train
-from s8fast.winograd import transforms, winograd_available
+from s8fast.winograd import WinogradConv2d, transforms, winograd_available, winograd_layers
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def test_a_winograd_run_without_a_compiler(monkeypatch, tmp_path):
             resume(out, data, lines.append)
     finally: again()
     assert ', Winograd;' not in lines[0] and any('convolutions by Winograd, which cannot be had here' in o for o in lines)
+    assert winograd_layers(load_run(out, data, 'cpu')[0].model)
 
 
 def test_a_run_stays_without_winograd(monkeypatch, tmp_path):
@@ -74,3 +75,4 @@ def test_a_run_stays_without_winograd(monkeypatch, tmp_path):
     lines.clear()
     resume(out, data, lines.append)
     assert ', Winograd;' not in lines[0] and read_record(out)['chosen']['winograd'] is False and not any('not what the run' in o for o in lines)
+    assert not any(isinstance(m, WinogradConv2d) for m in load_run(out, data, 'cpu')[0].model.modules())
