@@ -136,8 +136,8 @@ def _input_tiles(x):
 
 def _convolve(x, weight):
     "Images `[n, h, w, c_in]` and a filter to `[n, c_out, h, w]`, channels-last."
-    (n, h, w, _), c_out = x.shape, weight.shape[0]
-    out, u = x.new_empty(n, c_out, h, w).to(memory_format=torch.channels_last), _transformed(weight)
+    (n, h, w, _), c_out, u = x.shape, weight.shape[0], _transformed(weight)
+    out = torch.empty(n, c_out, h, w, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     for some, to in _chunks(x, out.permute(0, 2, 3, 1), c_out): _call(transforms().output, torch.bmm(_input_tiles(some), u), to, to.shape)
     return out
 
