@@ -275,7 +275,6 @@ def _sigterm_interrupts():
     finally:
         if main: signal.signal(signal.SIGTERM, old)
 
-
 def _describe(data, dls):
     return dict(name=data.name, edition=data.edition, fingerprint=data.fingerprint, vocab=list(data.vocab),
                 n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), n_test=len(data.test_labels))
