@@ -5,7 +5,8 @@ SGD with Nesterov momentum 0.9, a rate of 0 that rises to 0.4 at epoch 5 and fal
 parameter, logits times 1/8, padding by reflection, crop, flip, cutout 8, batch 512, 24 epochs: David Page's cifar10-fast
 (https://github.com/davidcpage/cifar10-fast). It differs from his program in what the comparison keeps the same: s8fast's network
 (pool before batch norm, a bias in the last layer) and precision, an epoch's last, smaller batch, the validation images held out.
-PyTorch's momentum holds gradients, his held steps; the two differ where the rate moves. Nothing is tuned here.
+PyTorch's momentum holds gradients, his held steps; the two differ where the rate moves. Nothing is tuned here. A run that is stopped
+leaves a checkpoint beside `--out`, and the same command goes on from there.
 """
 import argparse, os, sys, time, warnings
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from common import header, pick_device, read_records, table, write_records
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed, trainable_params
 from s8fast.callbacks import History
+from s8fast.checkpoint import Checkpoint, Interrupted, StopSignals, read_checkpoint
 from s8fast.custom_resnet import CustomResNet
 from s8fast.files import S8FastError
 from s8fast.images import load_data
@@ -26,6 +28,7 @@ from s8fast.loaders import test_dl
 from s8fast.metrics import evaluate
 from s8fast.one_cycle import fit_one_cycle
 from s8fast.recipe import Recipe
+from s8fast.run_folder import remove
 from s8fast.seeds import parse_seeds, spread_line, summarise
 from torch import nn, optim
 
@@ -43,15 +46,21 @@ class Scaled(nn.Module):
 def sgd(params, lr): return OptimWrapper(params, optim.SGD, lr=lr, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
 
 
-def run(data, recipe):
-    "Figures of one run, and its epochs."
+def run(data, recipe, path):
+    "Figures of one run, and its epochs; `path` is its checkpoint. Raises `S8FastError`, and `Interrupted` when a signal came."
+    record, state = dict(data=data.fingerprint, recipe=asdict(recipe)), read_checkpoint(path)
+    if state and state[1]['record'] != record: raise S8FastError(f'{path} was left by a run on other data or with other options: finish that one, or remove the file.')
+    before, done = (state[1]['seconds'], len(state[1]['callbacks']['history']['rows'])) if state else (0., 0)
     set_seed(recipe.seed)
     learn = get_learner(recipe, data, Scaled(CustomResNet(len(data.vocab)), SCALE))
     quiet_unless_interactive(learn)
     learn.opt_func, learn.splitter, learn.wd = sgd, trainable_params, None
     history, start = History(log=lambda line: print(line, file=sys.stderr, flush=True)), time.perf_counter()
-    fit_one_cycle(learn, recipe.epochs, LR, div=1e9, moms=(MOMENTUM, MOMENTUM), cbs=history)  # a billionth of the peak is as good as nothing
-    seconds = time.perf_counter() - start
+    with StopSignals() as stop:
+        saver = Checkpoint(path, record, stop=stop, state=state)
+        fit_one_cycle(learn, recipe.epochs, LR, div=1e9, moms=(MOMENTUM, MOMENTUM), cbs=[history, saver], done=done)  # a billionth of the peak is as good as nothing
+    if saver.stopped: raise Interrupted(f'stopped after epoch {len(history.rows)}, step {saver.batches}: the same command goes on from there.', stop.signum)
+    seconds = before + time.perf_counter() - start
     found = {part: evaluate(learn, dl) for part, dl in (('test', test_dl(learn.dls, data)), ('valid', learn.dls.valid))}
     return dict(seed=recipe.seed, recipe=asdict(recipe), seconds=seconds, history=history.rows, **{part: {k: v for k, v in o.items() if k != 'per_class'} for part, o in found.items()})
 
@@ -69,21 +78,23 @@ def main():
     parser.add_argument('--epochs', type=int, default=24)
     parser.add_argument('--bs', type=int, default=512)
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--out', type=Path, help='JSON file of all runs, written anew as each one ends; the seeds in it are not run again')
+    parser.add_argument('--out', type=Path, required=True, help='JSON file of all runs, written anew as each one ends; the seeds in it are not run again')
     args = parser.parse_args()
     try:
         device, data, seeds = pick_device(args.device), load_data(args.data), parse_seeds(args.seeds)
         recipe = Recipe(epochs=args.epochs, bs=args.bs, device=args.device, pad=4, cutout=8, pad_mode='reflect', label_smoothing=0., average=0., bn_momentum=.1, wd=0., lr_max=LR, drop_last=False)
-        found = read_runs(args.out) if args.out and args.out.exists() else []
+        found = read_runs(args.out) if args.out.exists() else []
         if any((o['data'], Recipe(**{**o['recipe'], 'seed': 0})) != (data.fingerprint, recipe) for o in found): raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
-        if args.out: write_records(args.out, found) # what can't be written is said now, not after hours
-    except S8FastError as e:
+        write_records(args.out, found) # what can't be written is said now, not after hours
+        for seed in seeds:
+            if any(o['seed'] == seed for o in found): continue
+            path = args.out.with_name(f'{args.out.stem}-seed{seed}.checkpoint')
+            found.append(dict(data=data.fingerprint, **run(data, replace(recipe, seed=seed), path)))
+            write_records(args.out, found)
+            remove(path)
+    except (S8FastError, Interrupted) as e:
         print(f'yardstick.py: {e}', file=sys.stderr)
-        sys.exit(2)
-    for seed in seeds:
-        if any(o['seed'] == seed for o in found): continue
-        found.append(dict(data=data.fingerprint, **run(data, replace(recipe, seed=seed))))
-        if args.out: write_records(args.out, found)
+        sys.exit(getattr(e, 'status', 2))
     print(f"the author's recipe, {data.name} ({data.edition}), {args.epochs} epochs; {header(device)}")
     print(table(('seed', 'test', 'flip TTA', 'validation', 'seconds'), [(o['seed'], *(f'{o[part][k]:.2%}' for part, k in (('test', 'accuracy'), ('test', 'accuracy_tta'), ('valid', 'accuracy'))), f'{o["seconds"]:,.0f}') for o in found]))
     for name, key in (('test accuracy', 'accuracy'), ('with flip TTA', 'accuracy_tta')): print(f'{name} {spread_line(summarise([o["test"][key] for o in found]))}')

@@ -1,8 +1,9 @@
 "The study of choices on validation images, and its picture."
-import json, os, subprocess, sys
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
+from conftest import draw_data, write_folders
 from PIL import Image
 
 BENCH = Path(__file__).resolve().parent.parent/'bench'
@@ -71,3 +72,22 @@ def test_yardstick_refuses(tmp_path):
         done = call('yardstick.py', '--device', 'cpu', '--out', out)
         assert done.returncode == 2 and done.stderr.startswith('yardstick.py: ') and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
     assert (tmp_path/'other.json').read_text() == record
+
+
+def test_yardstick_goes_on(tmp_path):
+    "Stopped within the second epoch, the same command ends with the figures of a run that was not."
+    data = write_folders(tmp_path/'data', draw_data(25, 2))
+    args = '--device', 'cpu', '--data', data, '--epochs', 2, '--bs', 64, '--out'
+    whole, out, state = tmp_path/'whole.json', tmp_path/'out.json', tmp_path/'out-seed0.checkpoint'
+    assert (done := call('yardstick.py', *args, whole)).returncode == 0, done.stderr
+    with subprocess.Popen([sys.executable, BENCH/'yardstick.py', *map(str, args), out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as stopped:
+        while not state.exists() and stopped.poll() is None: time.sleep(.01)
+        stopped.send_signal(signal.SIGINT)
+        says = stopped.communicate()[1]
+    assert stopped.returncode == 130 and 'goes on from there' in says and json.loads(out.read_text()) == [], says
+    other = call('yardstick.py', *args, out, '--bs', 32)
+    assert other.returncode == 2 and 'other options' in other.stderr and state.exists()
+    assert (done := call('yardstick.py', *args, out)).returncode == 0, done.stderr
+    a, b = ([{k: v for k, v in o.items() if k != 'seconds'} for o in json.loads(f.read_text())] for f in (whole, out))
+    for o in (*a[0]['history'], *b[0]['history']): del o['seconds']
+    assert a == b and len(a) == 1 and not state.exists()
