@@ -46,10 +46,12 @@ def run_command(tmp_path_factory):
 
 @pytest.fixture
 def call_command(monkeypatch, capsys):
-    "Run the file of an installed command in this process: argument parsing, exit status and output, without a second import of fastai."
+    "Run an installed command, or the script of a path, in this process: argument parsing, exit status and output, without a second import of fastai."
     def call(name, *args):
         capsys.readouterr()
-        monkeypatch.setattr(sys, 'argv', [str(script(name)), *map(str, args)])
+        path = name if isinstance(name, Path) else script(name)
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        monkeypatch.syspath_prepend(path.parent)
         with pytest.raises(SystemExit) as stop: runpy.run_path(sys.argv[0], run_name='__main__')
         out, err = capsys.readouterr()
         return SimpleNamespace(returncode=stop.value.code or 0, stdout=out, stderr=err)

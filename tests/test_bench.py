@@ -43,12 +43,12 @@ def test_study_goes_on(study, tmp_path):
 
 
 @pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
-def test_study_refuses(study, row, change, says, tmp_path):
+def test_study_refuses(study, row, change, says, tmp_path, call_command):
     args, out = study[0], study[0][-1]
     if 'out' in change:
         out = tmp_path/change['out']
         if out.parent.exists(): out.write_text('epoch,lr\n')
-    before, done = out.exists() and out.read_bytes(), call('study.py', row, *args[:-1], out, *(o for k, v in change.items() if k != 'out' for o in (f'--{k}', v)))
+    before, done = out.exists() and out.read_bytes(), call_command(BENCH/'study.py', row, *args[:-1], out, *(o for k, v in change.items() if k != 'out' for o in (f'--{k}', v)))
     assert done.returncode == 2 and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
     assert (out.exists() and out.read_bytes()) == before
 
@@ -62,14 +62,14 @@ def test_picture_of_a_study(study, tmp_path):
     assert done.returncode == 2 and done.stderr.startswith(f'plot_study.py: {broken} ') and done.stderr.count('\n') == 1 and not (tmp_path/'none.png').exists()
 
 
-def test_yardstick_refuses(tmp_path):
+def test_yardstick_refuses(tmp_path, call_command):
     "Before it trains: what can't be written, what is no record of runs, a record of other ones."
     (tmp_path/'file').touch()
     (tmp_path/'none.json').write_text('{"seed": 0}')
     record = (BENCH.parent/'results'/'yardstick-jpeg.json').read_text()
     (tmp_path/'other.json').write_text(record)
     for out, says in ((tmp_path/'file'/'out.json', 'not be written'), (tmp_path/'none.json', 'is no record of such runs'), (tmp_path/'other.json', 'other data')):
-        done = call('yardstick.py', '--device', 'cpu', '--out', out)
+        done = call_command(BENCH/'yardstick.py', '--device', 'cpu', '--out', out)
         assert done.returncode == 2 and done.stderr.startswith('yardstick.py: ') and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
     assert (tmp_path/'other.json').read_text() == record
 
