@@ -1,4 +1,4 @@
-"The study of choices on validation images, and its picture."
+"The study of choices on validation images and its picture; the yardstick."
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
