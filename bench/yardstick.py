@@ -49,7 +49,7 @@ def sgd(params, lr): return OptimWrapper(params, optim.SGD, lr=lr, momentum=MOME
 def run(data, recipe, path):
     "Figures of one run, and its epochs; `path` is its checkpoint. Raises `S8FastError`, and `Interrupted` when a signal came."
     record, state = dict(data=data.fingerprint, recipe=asdict(recipe)), read_checkpoint(path)
-    if state and state[1]['record'] != record: raise S8FastError(f'{path} was left by a run on other data or with other options: finish that one, or remove the file.')
+    if state and state[1]['record'] != record: raise S8FastError(f'{path} was left by a run on other data or with other options: finish that one, or begin again with --force.')
     before, done = (state[1]['seconds'], len(state[1]['callbacks']['history']['rows'])) if state else (0., 0)
     set_seed(recipe.seed)
     learn = get_learner(recipe, data, Scaled(CustomResNet(len(data.vocab)), SCALE))
@@ -79,6 +79,7 @@ def main():
     parser.add_argument('--bs', type=int, default=512)
     parser.add_argument('--device', default='auto')
     parser.add_argument('--out', type=Path, required=True, help='JSON file of all runs, written anew as each one ends; the seeds in it are not run again')
+    parser.add_argument('--force', action='store_true', help='begin again what was stopped')
     args = parser.parse_args()
     try:
         device, data, seeds = pick_device(args.device), load_data(args.data), parse_seeds(args.seeds)
@@ -89,6 +90,7 @@ def main():
         for seed in seeds:
             if any(o['seed'] == seed for o in found): continue
             path = args.out.with_name(f'{args.out.stem}-seed{seed}.checkpoint')
+            if args.force: remove(path)
             found.append(dict(data=data.fingerprint, **run(data, replace(recipe, seed=seed), path)))
             write_records(args.out, found)
             remove(path)

@@ -52,9 +52,11 @@ def call_command(monkeypatch, capsys):
         path = name if isinstance(name, Path) else script(name)
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
         monkeypatch.syspath_prepend(path.parent)
-        with pytest.raises(SystemExit) as stop: runpy.run_path(sys.argv[0], run_name='__main__')
+        status = 0
+        try: runpy.run_path(sys.argv[0], run_name='__main__')
+        except SystemExit as stop: status = stop.code or 0
         out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=stop.value.code or 0, stdout=out, stderr=err)
+        return SimpleNamespace(returncode=status, stdout=out, stderr=err)
     return call
 
 

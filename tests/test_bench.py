@@ -9,15 +9,11 @@ from PIL import Image
 BENCH = Path(__file__).resolve().parent.parent/'bench'
 
 
-def call(name, *args):
-    return subprocess.run([sys.executable, BENCH/name, *map(str, args)], capture_output=True, text=True, env={**os.environ, 'PYTHONWARNINGS': 'ignore'})
-
-
 @pytest.fixture(scope='module')
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp('study')/'study.json'
     args = '--model', 'ultimus', '--epochs', 1, '--bs', 64, '--share', .3, '--averages', '.5', '--device', 'cpu', '--seeds', '0-1', '--out', out
-    return args, call('study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', *args)
+    return args, subprocess.run([sys.executable, BENCH/'study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', *map(str, args)], capture_output=True, text=True, env={**os.environ, 'PYTHONWARNINGS': 'ignore'})
 
 
 def test_study(study):
@@ -30,11 +26,11 @@ def test_study(study):
     assert ['lr_max=0.003,wd=0.5', 'none', '2', f'{mean:.2%}'] in [o.replace('|', ' ').split()[:4] for o in done.stdout.splitlines()], done.stdout
 
 
-def test_study_goes_on(study, tmp_path):
+def test_study_goes_on(study, tmp_path, call_command):
     args, done = study
     out = tmp_path/'study.json'
     out.write_bytes(args[-1].read_bytes())
-    again = call('study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', 'lr_max=0.01', *args[:-1], out)
+    again = call_command(BENCH/'study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', 'lr_max=0.01', *args[:-1], out)
     assert again.returncode == 0 and again.stderr.count(' in ') == 2 == again.stderr.count('lr_max=0.01, seed'), again.stderr # the trials that were missing
     trials, more = (json.loads(o.read_text()) for o in (args[-1], out))
     assert more[:4] == trials and [o['row'] for o in more[4:]] == ['lr_max=0.01']*2
@@ -53,12 +49,12 @@ def test_study_refuses(study, row, change, says, tmp_path, call_command):
     assert (out.exists() and out.read_bytes()) == before
 
 
-def test_picture_of_a_study(study, tmp_path):
+def test_picture_of_a_study(study, tmp_path, call_command):
     whole, broken = study[0][-1], tmp_path/'broken.json'
-    assert call('plot_study.py', whole, '--averages', '0,.5', '--out', tmp_path/'study.png').returncode == 0
+    assert call_command(BENCH/'plot_study.py', whole, '--averages', '0,.5', '--out', tmp_path/'study.png').returncode == 0
     with Image.open(tmp_path/'study.png') as im: assert len(im.convert('RGB').getcolors(1 << 24)) > 10
     broken.write_text('[{"row": "default"}]')
-    done = call('plot_study.py', whole, broken, '--out', tmp_path/'none.png')
+    done = call_command(BENCH/'plot_study.py', whole, broken, '--out', tmp_path/'none.png')
     assert done.returncode == 2 and done.stderr.startswith(f'plot_study.py: {broken} ') and done.stderr.count('\n') == 1 and not (tmp_path/'none.png').exists()
 
 
@@ -74,20 +70,23 @@ def test_yardstick_refuses(tmp_path, call_command):
     assert (tmp_path/'other.json').read_text() == record
 
 
-def test_yardstick_goes_on(tmp_path):
-    "Stopped within the second epoch, the same command ends with the figures of a run that was not."
+def test_yardstick_goes_on(tmp_path, call_command):
+    "Stopped within the second epoch, the same command ends with the figures of a run that was not; a checkpoint that is none is refused, or replaced when asked."
     data = write_folders(tmp_path/'data', draw_data(25, 2))
     args = '--device', 'cpu', '--data', data, '--epochs', 2, '--bs', 64, '--out'
     whole, out, state = tmp_path/'whole.json', tmp_path/'out.json', tmp_path/'out-seed0.checkpoint'
-    assert (done := call('yardstick.py', *args, whole)).returncode == 0, done.stderr
+    (tmp_path/'whole-seed0.checkpoint').write_text('epoch,lr\n')
+    spoilt = call_command(BENCH/'yardstick.py', *args, whole)
+    assert spoilt.returncode == 2 and 'is damaged' in spoilt.stderr and '--force' in spoilt.stderr and spoilt.stderr.count('\n') == 1, spoilt.stderr
+    assert (done := call_command(BENCH/'yardstick.py', *args, whole, '--force')).returncode == 0, done.stderr
     with subprocess.Popen([sys.executable, BENCH/'yardstick.py', *map(str, args), out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as stopped:
         while not state.exists() and stopped.poll() is None: time.sleep(.01)
         stopped.send_signal(signal.SIGINT)
         says = stopped.communicate()[1]
     assert stopped.returncode == 130 and 'goes on from there' in says and json.loads(out.read_text()) == [], says
-    other = call('yardstick.py', *args, out, '--bs', 32)
+    other = call_command(BENCH/'yardstick.py', *args, out, '--bs', 32)
     assert other.returncode == 2 and 'other options' in other.stderr and state.exists()
-    assert (done := call('yardstick.py', *args, out)).returncode == 0, done.stderr
+    assert (done := call_command(BENCH/'yardstick.py', *args, out)).returncode == 0, done.stderr
     a, b = ([{k: v for k, v in o.items() if k != 'seconds'} for o in json.loads(f.read_text())] for f in (whole, out))
     for o in (*a[0]['history'], *b[0]['history']): del o['seconds']
     assert a == b and len(a) == 1 and not state.exists()

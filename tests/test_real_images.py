@@ -49,11 +49,11 @@ def test_pictures_of_a_class_look_alike_in_both_parts(cifar10):
 
 
 def test_training_learns(cifar10, tmp_path):
-    few, some = split(cifar10.train_labels, 1024/50_000)[1], split(cifar10.test_labels, 0.02)[1]
+    few, some = split(cifar10.train_labels, 512/50_000)[1], split(cifar10.test_labels, 0.02)[1]
     data = replace(cifar10, train_images=cifar10.train_images[few], train_labels=cifar10.train_labels[few],
                    test_images=cifar10.test_images[some], test_labels=cifar10.test_labels[some])
     lines = []
-    metrics = train(Recipe(epochs=2, bs=32, lr_max=3e-3, div=10, num_workers=0), data, tmp_path/'run', log=lines.append)
-    assert '983 training, 41 validation, 200 test images' in lines[0]
+    metrics = train(Recipe(epochs=2, bs=16, lr_max=3e-3, div=10, num_workers=0), data, tmp_path/'run', log=lines.append)
+    assert '492 training, 20 validation, 200 test images' in lines[0]
     losses = [float(o.split('train loss')[1].split()[0]) for o in lines[1:3]]
     assert losses[1] < losses[0] and max(losses[1], metrics['test']['loss']) < math.log(10)  # what guessing costs

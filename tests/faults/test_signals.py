@@ -5,7 +5,7 @@ import pytest
 import runs
 from conftest import script
 
-FLAGS = '--data', 'digits', '--device', 'cpu', '--num_workers', 0, '--no_report', '--lr_max', 2e-3, '--model', 'ultimus', '--bs', 32
+FLAGS = '--data', 'digits', '--valid_pct', .7, '--device', 'cpu', '--num_workers', 0, '--no_report', '--lr_max', 2e-3, '--model', 'ultimus', '--bs', 32
 
 
 @pytest.fixture
