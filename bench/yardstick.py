@@ -18,7 +18,7 @@ warnings.filterwarnings('ignore')
 from common import header, pick_device, read_records, table, write_records
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed, trainable_params
-from s8fast.callbacks import History
+from s8fast.callbacks import History, pick_precision
 from s8fast.checkpoint import Checkpoint, Interrupted, StopSignals, read_checkpoint
 from s8fast.custom_resnet import CustomResNet
 from s8fast.files import S8FastError
@@ -33,6 +33,7 @@ from s8fast.seeds import parse_seeds, spread_line, summarise
 from torch import nn, optim
 
 LR, MOMENTUM, DECAY, SCALE = .4, .9, 5e-4, 1/8
+METHOD = dict(optimizer='SGD', nesterov=True, momentum=MOMENTUM, lr_max=LR, lr_end=0., l2=DECAY, logit_scale=SCALE) # where a record's `recipe` says otherwise, this holds
 
 
 class Scaled(nn.Module):
@@ -46,10 +47,11 @@ class Scaled(nn.Module):
 def sgd(params, lr): return OptimWrapper(params, optim.SGD, lr=lr, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
 
 
-def run(data, recipe, path):
+def run(data, recipe, path, device):
     "Figures of one run, and its epochs; `path` is its checkpoint. Raises `S8FastError`, and `Interrupted` when a signal came."
-    record, state = dict(data=data.fingerprint, recipe=asdict(recipe)), read_checkpoint(path)
-    if state and state[1]['record'] != record: raise S8FastError(f'{path} was left by a run on other data or with other options: finish that one, or begin again with --force.')
+    record = dict(data=data.fingerprint, recipe=asdict(recipe), method=METHOD, precision=pick_precision(recipe.precision, device))
+    state = read_checkpoint(path)
+    if state and state[1]['record'] != record: raise S8FastError(f'{path} was left by a run on other data, with other options or in another precision: finish that one, or begin again with --force.')
     before, done = (state[1]['seconds'], len(state[1]['callbacks']['history']['rows'])) if state else (0., 0)
     set_seed(recipe.seed)
     learn = get_learner(recipe, data, Scaled(CustomResNet(len(data.vocab)), SCALE))
@@ -62,7 +64,7 @@ def run(data, recipe, path):
     if saver.stopped: raise Interrupted(f'stopped after epoch {len(history.rows)}, step {saver.batches}: the same command goes on from there.', stop.signum)
     seconds = before + time.perf_counter() - start
     found = {part: evaluate(learn, dl) for part, dl in (('test', test_dl(learn.dls, data)), ('valid', learn.dls.valid))}
-    return dict(seed=recipe.seed, recipe=asdict(recipe), seconds=seconds, history=history.rows, **{part: {k: v for k, v in o.items() if k != 'per_class'} for part, o in found.items()})
+    return dict(**record, seed=recipe.seed, environment=header(device), seconds=seconds, history=history.rows, **{part: {k: v for k, v in o.items() if k != 'per_class'} for part, o in found.items()})
 
 
 def read_runs(path):
@@ -91,7 +93,7 @@ def main():
             if any(o['seed'] == seed for o in found): continue
             path = args.out.with_name(f'{args.out.stem}-seed{seed}.checkpoint')
             if args.force: remove(path)
-            found.append(dict(data=data.fingerprint, **run(data, replace(recipe, seed=seed), path)))
+            found.append(run(data, replace(recipe, seed=seed), path, device))
             write_records(args.out, found)
             remove(path)
     except (S8FastError, Interrupted) as e:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'COLUMNS', 'pick_device', 'cpu_has_bf16', 'is_emulated', 'pick_precision', 'ChannelsLast', 'Autocast',
-           'precision_callbacks', 'autocast_of', 'keep_freed_memory', 'give_freed_memory_back', 'LossOnDevice',
-           'first_nonfinite', 'NonFiniteLoss', 'StopOnNonFinite', 'History', 'write_history', 'history_line']
+           'Float16', 'precision_callbacks', 'autocast_of', 'keep_freed_memory', 'give_freed_memory_back',
+           'LossOnDevice', 'first_nonfinite', 'NonFiniteLoss', 'StopOnNonFinite', 'History', 'write_history',
+           'history_line']
 
 # %% ../nbs/11_callbacks.ipynb #67b64606
 import csv
@@ -86,7 +87,7 @@ class Autocast(Callback):
     def __init__(self, dtype=torch.bfloat16): self.dtype, self.context = dtype, None
     def before_batch(self):
         self._leave() # of a batch that was interrupted
-        self.context = torch.autocast(next(self.model.parameters()).device.type, dtype=self.dtype)
+        self.context = torch.autocast(next(self.model.parameters()).device.type, dtype=self.dtype, cache_enabled=False)
         self.context.__enter__()
     def after_pred(self):
         self._leave()
@@ -96,13 +97,20 @@ class Autocast(Callback):
         if self.context: self.context.__exit__(None, None, None)
         self.context = None
 
+class Float16(MixedPrecision):
+    "fastai's `MixedPrecision` in float16, without autocast's cache of weights."
+    def __init__(self): super().__init__(AMPMode.FP16)
+    def before_fit(self):
+        super().before_fit()
+        self.autocast = torch.autocast('cuda', dtype=torch.float16, cache_enabled=False)
+
 def precision_callbacks(
     precision,          # `bf16`, `fp16` or `fp32`, from `pick_precision`
     channels_last=True, # memory format
 ):
     "The callbacks that make a Learner train in `precision`."
     cbs = [ChannelsLast()] if channels_last else []
-    if precision == 'fp16': cbs.append(MixedPrecision(AMPMode.FP16))
+    if precision == 'fp16': cbs.append(Float16())
     elif precision != 'fp32': cbs.append(Autocast(PRECISIONS[precision]))
     return cbs
 
@@ -111,7 +119,7 @@ def autocast_of(
 ):
     "The autocast context in which `learn` runs its network, for a forward pass outside of a fit."
     dtype = next((o.dtype if isinstance(o, Autocast) else torch.float16 for o in learn.cbs if isinstance(o, (Autocast, MixedPrecision))), None)
-    return torch.autocast(next(learn.model.parameters()).device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    return torch.autocast(next(learn.model.parameters()).device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False)
 
 # %% ../nbs/11_callbacks.ipynb #5dcccbc1
 def keep_freed_memory():

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -82,7 +83,7 @@ class Interrupted(KeyboardInterrupt):
         self.signum, self.status = signum, 128 + signum
 
 class StopSignals:
-    "`with StopSignals() as stop:` the first SIGINT or SIGTERM sets `stop.signum`; another one ends the process. Outside the main thread it does nothing."
+    "`with StopSignals() as stop:` the first SIGINT or SIGTERM sets `stop.signum`; another one ends the process, or in a notebook does what it did before. Outside the main thread it does nothing."
     signum = None
     def __enter__(self):
         self.old = {o: signal.getsignal(o) for o in (signal.SIGINT, signal.SIGTERM)} if threading.current_thread() is threading.main_thread() else {}
@@ -94,7 +95,7 @@ class StopSignals:
 
     def _note(self, signum, frame):
         self.signum = signum
-        for o in self.old: signal.signal(o, signal.SIG_DFL)
+        for o, handler in self.old.items(): signal.signal(o, handler if 'ipykernel' in sys.modules else signal.SIG_DFL)
 
 # %% ../nbs/15_checkpoint.ipynb #64408ba5
 CHECKPOINT_VERSION = 1

@@ -98,7 +98,7 @@ def s8fast_train(
     winograd:bool_arg=True,  # in float32 on a CPU, channels-last and not compiled: 1 Winograd's 3x3 convolutions, where a C compiler is there, 0 PyTorch's own
     compile:store_true=False, # torch.compile the network; on a GPU with CUDA graphs
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
-    deterministic:store_true=False, # ask PyTorch for algorithms that give the same bits in every run; on a CPU (two cores of an AMD EPYC) a step took 3 to 5% longer
+    deterministic:store_true=False, # ask PyTorch for algorithms that give the same bits in every run; in bfloat16 on a CPU a step took 3 to 5% longer
     recipe:str=None,         # recipe.json of an earlier run: every choice is taken from it, but for the options given here
     resume:str=None,         # run folder of a run that was stopped: go on with it
     checkpoint_minutes:float=None, # write a checkpoint within an epoch too, this often; when left out: after each epoch only
@@ -168,23 +168,24 @@ def s8fast_lr_find(
     from s8fast.one_cycle import find_lr_range
     from s8fast.recipe import Recipe
     from s8fast.run_folder import save_figure
-    from s8fast.learner import get_learner, quiet_unless_interactive
+    from s8fast.learner import get_learner, quiet_unless_interactive, within_memory
     recipe = Recipe(model=model, bs=_number('bs', bs, 'auto', int), seed=seed, wd=_number('wd', wd, 'auto'),
                     pad=_number('pad', pad, 'auto', int), cutout=_number('cutout', cutout, 'auto', int), pad_mode=pad_mode,
                     label_smoothing=_number('label_smoothing', label_smoothing, 'auto'), valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
                     num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, device=device)
     if Path(out).suffix != '.png' or Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
         raise S8FastError(f'{out} cannot be the plot: give --out a .png file in a folder that exists.')
-    learn = get_learner(recipe, data)
-    quiet_unless_interactive(learn)
-    found = find_lr_range(learn, start_lr, end_lr, num_it)
+    with within_memory(recipe):
+        learn = get_learner(recipe, data)
+        quiet_unless_interactive(learn)
+        found = find_lr_range(learn, start_lr, end_lr, num_it)
     save_figure(found.plot(), out)
     print(f'LRMIN {found.lr_min:.3e}\nLRMAX {found.lr_max:.3e}\nplot: {out}')
 
 @_command()
 def s8fast_evaluate(
     run:str,                 # run folder of a finished run
-    data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
+    data:str=None,           # what the run was trained on, as for s8fast_train; when left out: the digits for a run on them, else $S8FAST_DATA, else fastai's download
     part:str='test',         # test or valid
     shifts:store_true=False, # accuracy with shifted images too: by the mean over ten views instead of two, in five times the time
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
@@ -197,7 +198,7 @@ def s8fast_evaluate(
 @_command(run='?', compare='+')
 def s8fast_report(
     run:str,                 # run folder of a finished run, or of several seeds
-    data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
+    data:str=None,           # what the run was trained on, as for s8fast_train; when left out: the digits for a run on them, else $S8FAST_DATA, else fastai's download
     compare:str=None,        # instead of one run's report: two or more run folders to put side by side on one page
     out:str='compare.html',  # the page to write when runs are compared
     layers:str='auto',       # layers of the GradCAM pictures, separated by commas: their maps are averaged; "auto": the network's own

@@ -49,7 +49,7 @@ def flush(
     path, # a file, or a folder
 ):
     "Wait until what was written to `path` is on the disk."
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR) # Windows flushes only what is open for writing
     try: os.fsync(fd)
     finally: os.close(fd)
 

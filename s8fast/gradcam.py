@@ -24,11 +24,11 @@ def find_layers(
     layers, # a module or its name, or a list of them
 ):
     "The modules meant by `layers`, as a list. Raises `S8FastError` that lists the names there are."
-    named = dict(model.named_modules())
+    named = {k: m for k, m in model.named_modules() if k}
     found = []
     for o in layers if isinstance(layers, (list, tuple)) else [layers]:
         if isinstance(o, str) and o not in named or not isinstance(o, str) and all(o is not m for m in named.values()):
-            raise S8FastError(f'Layer {o if isinstance(o, str) else type(o).__name__} is not in the network: give one of {", ".join(k for k in named if k)}.')
+            raise S8FastError(f'Layer {o if isinstance(o, str) else type(o).__name__} is not in the network: give one of {", ".join(named)}.')
         found.append(named[o] if isinstance(o, str) else o)
     if not found: raise S8FastError('No layer was given: name at least one.')
     return found
@@ -54,7 +54,7 @@ class GradCAM:
         self.training = {m: m.training for m in self.model.modules()}
         self.params = [(p, p.grad, p.requires_grad) for p in self.model.parameters()]
         self.model.eval()
-        if self.method == 'GradCAM': self.handles = [layer.register_forward_hook(self._keep) for layer in self.layers]
+        self.handles = [layer.register_forward_hook(self._keep) for layer in self.layers]
         return self
 
     def __exit__(self, *_):
@@ -65,6 +65,9 @@ class GradCAM:
         return False
 
     def _keep(self, layer, args, output):
+        if getattr(output, 'ndim', 0) != 4:
+            name = next(k for k, m in self.model.named_modules() if m is layer)
+            raise S8FastError(f'Layer {name} has no height and width, so there is no map of it: give a convolution, or a block of them.')
         self.outputs[layer] = output.detach()
         if output.requires_grad: output.register_hook(lambda grad: self.grads.__setitem__(layer, grad))
 
@@ -74,8 +77,8 @@ class GradCAM:
     ):
         "Maps in [0, 1], float32 `[n, h, w]`, on the device of `x`. Raises `S8FastError` for a class that does not exist."
         x = x.detach().as_subclass(torch.Tensor)
-        if self.method != 'GradCAM': return self._library(x, targets)
         self.outputs, self.grads = {}, {}
+        if self.method != 'GradCAM': return self._library(x, targets)
         with torch.enable_grad():
             x = x.clone().requires_grad_()
             logits = self.model(x)

@@ -161,7 +161,10 @@ def read_record(
     "The content of a run's `recipe.json`, a `Record`. Raises `S8FastError` when it is not there, damaged, or of a newer version."
     path = Path(run).expanduser()
     if not path.is_file(): path = path/'recipe.json'
-    if not path.is_file(): raise S8FastError(f'{path.parent} is no run folder (it has no recipe.json): give the --out of a training run.')
+    if not path.is_file():
+        seeds = sorted(o.parent.name for o in path.parent.glob('seed*/recipe.json'))
+        if seeds: raise S8FastError(f'{path.parent} holds the runs of several seeds: give one of them, such as {path.parent/seeds[0]}.')
+        raise S8FastError(f'{path.parent} is no run folder (it has no recipe.json): give the --out of a training run.')
     return read_json(path, Record, RECIPE_VERSION, upgrade_record)
 
 def read_metrics(

@@ -133,9 +133,9 @@ def train_seeds(
     if (out/'recipe.json').exists() or is_unfinished(out): raise S8FastError(f'{out} is a run folder itself: give another --out for several seeds.')
     runs = {seed: out/f'seed{seed}' for seed in seeds}
     there = {seed: run for seed, run in _seed_runs(out).items() if not (force and seed in runs)}
-    fingerprint = load_data(data).fingerprint if there else None
+    fingerprint = load_data(data).fingerprint
     done = {seed for seed, run in there.items() if _is_same(run, replace(recipe, seed=seed), fingerprint)}
-    failed_before = set(read_summary(out)['failed'] if (out/'summary.json').exists() else ()) - set(runs)
+    failed_before = _failed(out) - set(runs)
     for seed, run in runs.items(): # refused before anything is trained
         if seed not in done and not is_unfinished(run): check_out(run, force)
     if force:
@@ -152,12 +152,17 @@ def train_seeds(
                 else: train(mine, data, run, force, log, checkpoint_minutes)
             except NonFiniteLoss as e: failed[seed] = str(e)
             else: done.add(seed)
+        # what other commands did meanwhile on other seeds
+        done |= {o for o, other in _seed_runs(out).items() if o not in runs and _is_same(other, replace(recipe, seed=o), fingerprint)}
+        failed_before |= _failed(out) - set(runs)
         if done:
-            found = dict(summarise_runs([out/f'seed{o}' for o in sorted(done)]), failed=sorted({*failed, *failed_before}))
+            found = dict(summarise_runs([out/f'seed{o}' for o in sorted(done)]), failed=sorted({*failed, *failed_before} - done))
             write_json(out/'summary.json', found)
     if found: log(summary_table(found))
     if failed: raise NonFiniteLoss(f'{len(failed)} of {len(runs)} seeds failed; the first of them: {next(iter(failed.values()))}')
     return found
+
+def _failed(out): return set(read_summary(out)['failed'] if (out/'summary.json').exists() else ())
 
 def _seed_runs(out):
     "`{seed: run folder}` of what is in `out`."

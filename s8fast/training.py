@@ -25,7 +25,7 @@ from .callbacks import COLUMNS, History, NonFiniteLoss, StopOnNonFinite, give_fr
 from .checkpoint import Checkpoint, Interrupted, StopSignals, read_checkpoint
 from .files import S8FastError, read_json, reason, write_json
 from .images import load_data
-from .learner import compiling, deterministic, get_learner, quiet_unless_interactive
+from .learner import compiling, deterministic, get_learner, quiet_unless_interactive, within_memory
 from .loaders import test_dl
 from .metrics import evaluate
 from .one_cycle import LRRange, find_lr_range, fit_one_cycle, plot_schedule
@@ -144,12 +144,14 @@ class _Run:
     def go(self):
         self.began = time.perf_counter()
         try:
-            with deterministic(self.recipe), _sigterm_interrupts(): return self._steps()
+            with deterministic(self.recipe), within_memory(self.recipe), _sigterm_interrupts(): return self._steps()
         except KeyboardInterrupt as e:
             if str(e): raise
             raise Interrupted(f'Interrupted {self.when}: {self._hint()}', getattr(e, 'signum', signal.SIGINT)) from None
 
-    def _hint(self): return f's8fast_train --resume {shlex.quote(str(self.out))} goes on from there.' if is_unfinished(self.out) else 'nothing is lost.'
+    def _hint(self):
+        if not is_unfinished(self.out): return 'nothing is lost.'
+        return (f's8fast.training.resume({str(self.out)!r}, data)' if self.source == _IN_MEMORY else f's8fast_train --resume {shlex.quote(str(self.out))}') + ' goes on from there.'
 
     def _lap(self, name):
         "The end of a stage: its seconds are written down, and the next one finds the memory free."

@@ -123,6 +123,14 @@ def test_evaluate_agrees_with_metrics(call_command, png_run, png):
         assert {name: values for name, *values in map(str.split, rows)} == expect
 
 
+def test_evaluate_takes_the_runs_own_images(call_command, png_run, jpeg, digits_run):
+    "The same classes in another edition are other images, and its split another split; the digits need not be named."
+    done = call_command('s8fast_evaluate', png_run[0], '--data', jpeg, '--device', 'cpu')
+    assert done.returncode == 2 and 'JPEG files' in done.stderr and 'PNG files' in done.stderr and done.stderr.count('\n') == 1, done.stderr
+    run, _ = digits_run
+    assert call_command('s8fast_evaluate', run, '--device', 'cpu').stdout.startswith(f'accuracy {read_json(run/"metrics.json")["test"]["accuracy"]:.2%} ')
+
+
 def test_evaluate_with_shifts(call_command, png_run, png):
     run, _ = png_run
     done = call_command('s8fast_evaluate', run, '--data', png, '--shifts', '--device', 'cpu')

@@ -101,8 +101,9 @@ def test_compare_with_the_first_runs(call_command, run, tmp_path):
 @pytest.mark.parametrize('args, parts', [
     ([], ['No run', '--compare']),
     (['no/such/run', '--data', 'digits'], ['no/such/run', 'recipe.json']),
-    (['RUN', '--data', 'digits'], ['The classes of the data', 'airplane']),
+    (['RUN', '--data', 'digits'], ['The data (digits, ', 'is not what', 'PNG files']),
     (['RUN', '--data', 'PNG', '--layers', 'layer9'], ['layer9', 'layer3.1.conv2']),
+    (['RUN', '--data', 'PNG', '--layers', 'fc'], ['Layer fc has no height']),
     (['--compare', 'RUN'], ['1 run', 'two or more']),
     (['--compare', 'RUN', 'no/such/run'], ['no/such/run', 'recipe.json']),
     (['--compare', 'RUN', 'RUN', '--out', 'missing/both.html'], ['missing/both.html', '--out'])])
