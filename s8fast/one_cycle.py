@@ -158,7 +158,7 @@ class LRRange:
             ax.axvline(lr, color=color, ls='--', lw=1, label=f'{name} {lr:.2e}')
         low = self.losses.min()
         ax.set(xscale='log', xlabel='learning rate', ylabel='smoothed loss', ylim=(low - .1*(self.losses[0] - low) - .02, 1.3*self.losses[0]))
-        ax.legend(loc='lower left'); ax.grid(alpha=.3)
+        ax.legend(loc='upper center'); ax.grid(alpha=.3)
         return fig
 
 def suggest_range(

@@ -287,4 +287,5 @@ def _draw(out, learn, rows, found):
     save_figure(plot_schedule(learn.recorder.hps['lr'], learn.recorder.hps['mom'], len(rows)), out/'schedule.png')
     save_figure(plot_history(rows), out/'curves.png')
     learn.dls.show_batch(max_n=24, nrows=3, ncols=8, figsize=(9, 4.2))
+    for ax in plt.gcf().axes: ax.title.set_size(9) # long names beside each other
     save_figure(plt.gcf(), out/'batch.png')
