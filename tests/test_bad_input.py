@@ -336,7 +336,7 @@ def test_run_folder(refused, run, png, spoil):
     for command in ('s8fast_evaluate', 's8fast_report'): refused(command, run, '--data', png, '--device', 'cpu', parts=parts)
 
 
-def test_run_of_other_classes(refused, run): refused('s8fast_evaluate', run, '--data', 'digits', '--device', 'cpu', parts=['airplane', '0, 1, 2', run])
+def test_run_on_other_data(refused, run): refused('s8fast_evaluate', run, '--data', 'digits', '--device', 'cpu', parts=['digits', 'PNG files', run])
 
 def test_part_that_there_is_not(refused, run): refused('s8fast_evaluate', run, '--data', 'digits', '--part', 'all', parts=["'all'", 'valid'])
 
