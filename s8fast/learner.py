@@ -106,12 +106,12 @@ def load_run(
     if (run/'metrics.json').exists(): read_metrics(run) # the weights are those that it speaks of
     try: recipe, there = recipe_of(record), torch.device(record['chosen']['device'])
     except (S8FastError, RuntimeError) as e: raise S8FastError(f'{run/"recipe.json"} is not the recipe of a run ({e}): restore it, or train again.') from e
-    there_data, precision, winograd = record['data'], record['chosen']['precision'], recipe.winograd
+    trained_on, precision, winograd = record['data'], record['chosen']['precision'], recipe.winograd
     if there.type != device.type or is_emulated(precision, device): precision = 'auto'
     else: winograd = record['chosen']['winograd']
-    data = load_data('digits' if data is None and there_data['name'] == 'digits' else data)
-    if data.fingerprint != there_data['fingerprint']:
-        raise S8FastError(f'The data ({data.name}, {data.edition}) is not what {run} was trained on ({there_data["name"]}, {there_data["edition"]}): give that one with --data.')
+    data = load_data('digits' if data is None and trained_on['name'] == 'digits' else data)
+    if data.fingerprint != trained_on['fingerprint']:
+        raise S8FastError(f'The data ({data.name}, {data.edition}) is not what {run} was trained on ({trained_on["name"]}, {trained_on["edition"]}): give that one with --data.')
     learn = get_learner(replace(recipe, device=str(device), precision=precision, winograd=winograd, compile=False), data)
     quiet_unless_interactive(learn)
     load_model(run/'model.safetensors', learn.model, device)
