@@ -1,9 +1,18 @@
 "What the benchmarks share: which device, what was measured on it, and a table."
-import json, os, platform, statistics
+import json, os, platform, statistics, sys
 
 import torch
 from s8fast.callbacks import PRECISIONS, pick_device
+from s8fast.checkpoint import Interrupted
 from s8fast.files import S8FastError, reason, write_text
+
+
+def run_script(main):
+    "Run a script's `main`: what its user can put right is a sentence and exit status 2, a stop its signal's status."
+    try: main()
+    except (S8FastError, Interrupted) as e:
+        print(f'{os.path.basename(sys.argv[0])}: {e}', file=sys.stderr)
+        sys.exit(e.status)
 
 
 def header(device, *more):

@@ -7,7 +7,7 @@ import argparse, time
 
 import torch
 import torch.nn.functional as F
-from common import header, matmul_rate, pick_device, table, wait
+from common import header, matmul_rate, pick_device, run_script, table, wait
 from s8fast.callbacks import PRECISIONS, keep_freed_memory, pick_precision
 from s8fast.custom_resnet import CustomResNet
 from s8fast.winograd import winograd_available, winograd_conv2d
@@ -70,4 +70,4 @@ def main():
     print(f'a matrix product in {precision} runs at {matmul_rate(device, precision)/1e9:,.0f} GFLOP/s')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_script(main)

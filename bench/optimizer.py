@@ -9,7 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import torch
-from common import header, pick_device, spread, table, wait
+from common import header, pick_device, run_script, spread, table, wait
 from fastai.optimizer import Adam, OptimWrapper
 from s8fast.custom_resnet import CustomResNet
 from s8fast.optimizer import WeightAverage, decay_groups, fused_adam
@@ -50,4 +50,4 @@ def main():
     print(table(('milliseconds a step', 'n', 'median', 'min', 'max', 'to fused'), rows))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_script(main)

@@ -9,7 +9,7 @@ from itertools import islice
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-from common import enough, header, pick_device, spread, table, wait
+from common import enough, header, pick_device, run_script, spread, table, wait
 from s8fast.images import load_data
 from s8fast.loaders import get_dls
 
@@ -43,4 +43,4 @@ def main():
                 [(k, n, *(f'{o:,.0f}' for o in (m, low, high)), f'{m/ref:.1f}') for k, v in found.items() for n, m, low, high in [spread(v)]]))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_script(main)

@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """A picture of what `study.py` found: validation accuracy of each choice, the last weights and averages of them side by side."""
-import argparse, sys
+import argparse
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-from common import numbers, read_study
-from s8fast.files import S8FastError
+from common import numbers, read_study, run_script
 from s8fast.run_folder import save_figure
 
 
@@ -45,12 +44,7 @@ def main():
     parser.add_argument('--averages', type=numbers, default=[0., 1.], help='which to draw, in epochs, such as 0,1; 0: the last weights')
     parser.add_argument('--out', default='study.png', help='PNG file')
     args = parser.parse_args()
-    try:
-        trials = [o for path in args.files for o in read_study(path)]
-        save_figure(draw(trials, args.averages), args.out)
-    except (S8FastError, OSError) as e:
-        print(f'plot_study.py: {e}', file=sys.stderr)
-        sys.exit(2)
+    save_figure(draw([o for path in args.files for o in read_study(path)], args.averages), args.out)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_script(main)

@@ -43,6 +43,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--pipelines', nargs='+', default=['batch', 'item'])
     args = parser.parse_args()
+    from s8fast.images import load_data
+    load_data(args.data)  # what is wrong with it is said here
     found = {o: [] for o in args.pipelines}
     env = {'NO_ALBUMENTATIONS_UPDATE': '1', 'PYTHONWARNINGS': 'ignore', **os.environ}
     for i in range(args.rounds + 1):
@@ -59,4 +61,6 @@ def main():
     print(table(('seconds to the first step', 'median', 'min', 'max'), rows))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    from common import run_script
+    run_script(main)

@@ -14,7 +14,7 @@ warnings.filterwarnings('ignore')
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import enough, header, pick_device, spread, table, wait
+from common import enough, header, pick_device, run_script, spread, table, wait
 from fastai.callback.core import Callback, CancelFitException
 from fastai.optimizer import Adam
 from fastai.torch_core import trainable_params
@@ -170,4 +170,4 @@ def main():
                  for k, v in found.items() for n, m, low, high in [spread(v)]]))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_script(main)

@@ -15,7 +15,7 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
 import torch
-from common import header, numbers, part, pick_device, read_study, table, write_records
+from common import header, numbers, part, pick_device, read_study, run_script, table, write_records
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 from s8fast.callbacks import autocast_of
@@ -110,14 +110,10 @@ def main():
     parser.add_argument('--out', type=Path, help='JSON file of all trials, written anew as each one ends; what it holds is gone on with')
     args = parser.parse_args()
     common = dict(model=args.model, epochs=args.epochs, bs=args.bs, valid_pct=args.valid_pct, device=args.device)
-    try:
-        device, seeds, rows, data = pick_device(args.device), parse_seeds(args.seeds), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
-        found = read_study(args.out) if args.out and args.out.exists() else []
-        if any((o['data'], o['share']) != (data.fingerprint, args.share) for o in found): raise S8FastError(f'{args.out} has trials on other images: give another --out.')
-        if args.out: write_records(args.out, found) # what can't be written is said now, not after hours
-    except S8FastError as e:
-        print(f'study.py: {e}', file=sys.stderr)
-        sys.exit(2)
+    device, seeds, rows, data = pick_device(args.device), parse_seeds(args.seeds), {o: parse_row(o, common) for o in args.rows}, part(load_data(args.data), args.share)
+    found = read_study(args.out) if args.out and args.out.exists() else []
+    if any((o['data'], o['share']) != (data.fingerprint, args.share) for o in found): raise S8FastError(f'{args.out} has trials on other images: give another --out.')
+    if args.out: write_records(args.out, found) # what can't be written is said now, not after hours
     asked = []
     for seed in seeds:
         for text, (recipe, arguments) in rows.items():
@@ -141,4 +137,4 @@ def main():
     print(table(('choice', 'average', 'n', 'accuracy', 'deviation', 'loss', 'lr_max'), lines))
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_script(main)

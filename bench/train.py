@@ -73,4 +73,6 @@ def main():
     scaling(args) if args.scaling else whole(args)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    from common import run_script
+    run_script(main)

@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-from common import header, pick_device, read_records, table, write_records
+from common import header, pick_device, read_records, run_script, table, write_records
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed, trainable_params
 from s8fast.callbacks import History, pick_precision
@@ -83,25 +83,21 @@ def main():
     parser.add_argument('--out', type=Path, required=True, help='JSON file of all runs, written anew as each one ends; the seeds in it are not run again')
     parser.add_argument('--force', action='store_true', help='begin again what was stopped')
     args = parser.parse_args()
-    try:
-        device, data, seeds = pick_device(args.device), load_data(args.data), parse_seeds(args.seeds)
-        recipe = Recipe(epochs=args.epochs, bs=args.bs, device=args.device, pad=4, cutout=8, pad_mode='reflect', label_smoothing=0., average=0., bn_momentum=.1, wd=0., lr_max=LR, drop_last=False)
-        found = read_runs(args.out) if args.out.exists() else []
-        if any((o['data'], Recipe(**{**o['recipe'], 'seed': 0})) != (data.fingerprint, recipe) for o in found): raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
-        write_records(args.out, found) # what can't be written is said now, not after hours
-        for seed in seeds:
-            if any(o['seed'] == seed for o in found): continue
-            path = args.out.with_name(f'{args.out.stem}-seed{seed}.checkpoint')
-            if args.force: remove(path)
-            found.append(run(data, replace(recipe, seed=seed), path, device))
-            write_records(args.out, found)
-            remove(path)
-    except (S8FastError, Interrupted) as e:
-        print(f'yardstick.py: {e}', file=sys.stderr)
-        sys.exit(getattr(e, 'status', 2))
+    device, data, seeds = pick_device(args.device), load_data(args.data), parse_seeds(args.seeds)
+    recipe = Recipe(epochs=args.epochs, bs=args.bs, device=args.device, pad=4, cutout=8, pad_mode='reflect', label_smoothing=0., average=0., bn_momentum=.1, wd=0., lr_max=LR, drop_last=False)
+    found = read_runs(args.out) if args.out.exists() else []
+    if any((o['data'], Recipe(**{**o['recipe'], 'seed': 0})) != (data.fingerprint, recipe) for o in found): raise S8FastError(f'{args.out} has runs on other data or with other options: give another --out.')
+    write_records(args.out, found) # what can't be written is said now, not after hours
+    for seed in seeds:
+        if any(o['seed'] == seed for o in found): continue
+        path = args.out.with_name(f'{args.out.stem}-seed{seed}.checkpoint')
+        if args.force: remove(path)
+        found.append(run(data, replace(recipe, seed=seed), path, device))
+        write_records(args.out, found)
+        remove(path)
     print(f"the author's recipe, {data.name} ({data.edition}), {args.epochs} epochs; {header(device)}")
     print(table(('seed', 'test', 'flip TTA', 'validation', 'seconds'), [(o['seed'], *(f'{o[part][k]:.2%}' for part, k in (('test', 'accuracy'), ('test', 'accuracy_tta'), ('valid', 'accuracy'))), f'{o["seconds"]:,.0f}') for o in found]))
     for name, key in (('test accuracy', 'accuracy'), ('with flip TTA', 'accuracy_tta')): print(f'{name} {spread_line(summarise([o["test"][key] for o in found]))}')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_script(main)

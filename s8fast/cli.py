@@ -10,10 +10,11 @@ import os
 import sys
 import warnings
 from argparse import SUPPRESS
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import wraps
 from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 from fastcore.script import anno_parser, bool_arg, store_true
 
@@ -57,12 +58,26 @@ def _parse(f, nargs, argv):
         args['given'] = set(vars(parser.parse_args(argv)))
     return args
 
-def _number(name, text, default, kind=float):
-    "A number from the command line, or None where it is the word `default`."
+def _number(name, text, kind):
+    "A number from the command line, or None where it is the word `auto`."
     from s8fast.files import S8FastError
-    if str(text) == default: return None
+    if str(text) == 'auto': return None
     try: return kind(text)
-    except ValueError: raise S8FastError(f'{name}={text!r} is not a number: give {"a whole number" if kind is int else "a number"} or "{default}".') from None
+    except ValueError: raise S8FastError(f'{name}={text!r} is not a number: give {"a whole number" if kind is int else "a number"} or "auto".') from None
+
+def _choices(args):
+    "Two dictionaries: the choices of a `Recipe` among a command's arguments, and those that its preset and the user made. Raises `S8FastError`."
+    from s8fast.files import S8FastError
+    from s8fast.recipe import Recipe, preset
+    if {'recipe', 'preset'} <= set(args['given']): raise S8FastError('--recipe and --preset say the same thing twice: leave one of them out.')
+    choices = {o.name: _number(o.name, args[o.name], get_args(o.type)[0]) if o.default is None else args[o.name] for o in fields(Recipe) if o.name in args}
+    return choices, {**preset(args['preset']), **{k: v for k, v in choices.items() if k in args['given']}}
+
+def _recipe(record, choices, changes):
+    "The `Recipe` of the file `record`, where one is given, or of all choices; with the changes. Raises `S8FastError`."
+    from s8fast.recipe import Recipe, recipe_of
+    from s8fast.run_folder import read_record
+    return replace(recipe_of(read_record(record)), **changes) if record else Recipe(**{**choices, **changes})
 
 @_command()
 def s8fast_train(
@@ -107,23 +122,13 @@ def s8fast_train(
     given=(),
 ):
     "Train the custom ResNet, or another network, on CIFAR-10 by the recipe and leave a run folder: weights, history, figures, pictures."
+    choices, changes = _choices(locals())
     from s8fast.files import S8FastError
-    from s8fast.recipe import Recipe, recipe_of
-    from s8fast.recipe import preset as preset_choices
-    from s8fast.run_folder import is_unfinished, read_record
+    from s8fast.run_folder import is_unfinished
     from s8fast.training import data_of, train
     from s8fast.training import resume as go_on
     if checkpoint_minutes is not None and not checkpoint_minutes >= 0: raise S8FastError(f'checkpoint_minutes={checkpoint_minutes} is no time: give a number of minutes, 0 or more.')
-    choices = dict(
-        model=model, epochs=epochs, bs=_number('bs', bs, 'auto', int), seed=seed, lr_max=_number('lr_max', lr_max, 'auto'), div=div, pct_start=pct_start, shape=shape,
-        mom_max=mom_max, mom_min=mom_min, wd=_number('wd', wd, 'auto'), wd_bn_bias=wd_bn_bias,
-        pad=_number('pad', pad, 'auto', int), cutout=_number('cutout', cutout, 'auto', int), pad_mode=pad_mode,
-        label_smoothing=_number('label_smoothing', label_smoothing, 'auto'), average=_number('average', average, 'auto'), bn_momentum=bn_momentum,
-        valid_pct=valid_pct, split_seed=split_seed, drop_last=drop_last, pipeline=pipeline,
-        num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, channels_last=channels_last, winograd=winograd, compile=compile, device=device, deterministic=deterministic)
-    changes = {**preset_choices(preset), **{k: v for k, v in choices.items() if k in given}}
-    for a, b in (('seeds', 'seed'), ('recipe', 'preset')):
-        if {a, b} <= set(given): raise S8FastError(f'--{a} and --{b} say the same thing twice: leave one of them out.')
+    if {'seeds', 'seed'} <= set(given): raise S8FastError('--seeds and --seed say the same thing twice: leave one of them out.')
     if resume:
         other = {'out', 'force', 'recipe', 'seeds', 'preset'} & set(given)
         if other: raise S8FastError(f'--resume {resume} goes on in that folder with its recipe: leave --{min(other)} out.')
@@ -132,7 +137,7 @@ def s8fast_train(
         go_on(out, data, checkpoint_minutes=checkpoint_minutes, **changes)
         if finished: return
     else:
-        made = replace(recipe_of(read_record(recipe)), **changes) if recipe else Recipe(**{**choices, **changes})
+        made = _recipe(recipe, choices, changes)
         if seeds is not None:
             from s8fast.seeds import parse_seeds, train_seeds
             train_seeds(made, parse_seeds(seeds), data, out, force, checkpoint_minutes=checkpoint_minutes)
@@ -146,15 +151,18 @@ def s8fast_lr_find(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='lr_find.png',   # PNG file for the plot
     model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
+    preset:str='default',    # default: what is said below; assignment: plain Adam, plain cross-entropy, zeros around the images; options beside it change it
     bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet, 64 for ultimus
     seed:int=0,              # of weights, shuffling and augmentation
     wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.6 for the custom ResNet, 0.05 for ultimus
+    wd_bn_bias:store_true=False, # of batch norm and biases too
     pad:str='auto',          # pixels added on every side of a training image before the random crop; 0: no crop; "auto": the network's own, 4 for the custom ResNet, 0 for ultimus
     cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet, 0 for ultimus
     pad_mode:str='reflect',  # what the pixels added are: reflect, the image mirrored at its edge, or zeros
     label_smoothing:str='auto', # share of each label that is spread evenly over all classes; "auto": the network's own, 0.2 for the custom ResNet, 0 for ultimus
     valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
     split_seed:int=42,       # of that split
+    drop_last:store_true=False, # leave out an epoch's last, smaller batch
     start_lr:float=1e-6,     # first rate tried
     end_lr:float=10.,        # last rate tried, unless the loss explodes before
     num_it:int=100,          # steps
@@ -162,21 +170,19 @@ def s8fast_lr_find(
     num_workers:str='auto',  # the item pipeline's processes; "auto": one a core, at most 8, where Python forks, else none
     precision:str='auto',    # auto, bf16, fp16 or fp32
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
+    recipe:str=None,         # recipe.json of a run: every choice is taken from it, but for the options given here
+    given=(),
 ):
     "Find the range of learning rates, LRMIN and LRMAX, with fastai's finder."
+    made = _recipe(recipe, *_choices(locals()))
     from s8fast.files import S8FastError
     from s8fast.one_cycle import find_lr_range
-    from s8fast.recipe import Recipe
     from s8fast.run_folder import save_figure
-    from s8fast.learner import get_learner, quiet_unless_interactive, within_memory
-    recipe = Recipe(model=model, bs=_number('bs', bs, 'auto', int), seed=seed, wd=_number('wd', wd, 'auto'),
-                    pad=_number('pad', pad, 'auto', int), cutout=_number('cutout', cutout, 'auto', int), pad_mode=pad_mode,
-                    label_smoothing=_number('label_smoothing', label_smoothing, 'auto'), valid_pct=valid_pct, split_seed=split_seed, pipeline=pipeline,
-                    num_workers=_number('num_workers', num_workers, 'auto', int), precision=precision, device=device)
+    from s8fast.learner import compiling, deterministic, get_learner, quiet_unless_interactive, within_memory
     if Path(out).suffix != '.png' or Path(out).is_dir() or not Path(out).absolute().parent.is_dir():
         raise S8FastError(f'{out} cannot be the plot: give --out a .png file in a folder that exists.')
-    with within_memory(recipe):
-        learn = get_learner(recipe, data)
+    with within_memory(made), deterministic(made), compiling(made):
+        learn = get_learner(made, data)
         quiet_unless_interactive(learn)
         found = find_lr_range(learn, start_lr, end_lr, num_it)
     save_figure(found.plot(), out)

@@ -58,6 +58,12 @@ def test_picture_of_a_study(study, tmp_path, call_command):
     assert done.returncode == 2 and done.stderr.startswith(f'plot_study.py: {broken} ') and done.stderr.count('\n') == 1 and not (tmp_path/'none.png').exists()
 
 
+@pytest.mark.parametrize('script', ['pipeline', 'startup', 'step', 'train'])
+def test_data_that_is_not_there(script, tmp_path, call_command):
+    done = call_command(BENCH/f'{script}.py', '--data', tmp_path/'none', *(['--scaling'] if script == 'train' else []))
+    assert done.returncode == 2 and done.stderr.startswith(f'{script}.py: ') and 'none' in done.stderr and done.stderr.count('\n') == 1, done.stderr
+
+
 def test_yardstick_refuses(tmp_path, call_command):
     "Before it trains: what can't be written, what is no record of runs, a record of other ones."
     (tmp_path/'file').touch()

@@ -1,12 +1,13 @@
 "The commands end to end: what they leave, print and repeat."
 import csv, inspect, json, os, pty, re, select, subprocess, sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 
 import pytest
 from conftest import TINY, VOCAB, script
 
 from s8fast import cli
 from s8fast.callbacks import COLUMNS
+from s8fast.files import S8FastError
 from s8fast.images import load_cifar10
 from s8fast.learner import evaluate_run
 from s8fast.one_cycle import find_lr_range
@@ -175,6 +176,22 @@ def test_lr_find(call_command, tmp_path):
     assert [o.name for o in tmp_path.iterdir()] == ['find.png']
 
 
+def test_lr_find_of_a_run(found_run, call_command, png, tmp_path):
+    chosen, recipe = (read_json(found_run[0]/'recipe.json')[k] for k in ('chosen', 'recipe'))
+    done = call_command('s8fast_lr_find', '--recipe', found_run[0], '--data', png, '--out', tmp_path/'find.png')
+    assert done.returncode == 0 and f'LRMAX {chosen["lr_max"]:.3e}\n' in done.stdout and recipe != asdict(Recipe()), done.stderr
+
+
+def test_choices_reach_the_finder(call_command, monkeypatch, tmp_path):
+    made = []
+    def note(recipe, data):
+        made.append(recipe)
+        raise S8FastError('that is enough')
+    monkeypatch.setattr('s8fast.learner.get_learner', note)
+    for args in (['--preset', 'assignment', '--wd', .1, '--drop_last', '--wd-bn-bias'], []): call_command('s8fast_lr_find', *args, '--out', tmp_path/'find.png')
+    assert made == [Recipe(**{**PRESETS['assignment'], 'wd': .1}, drop_last=True, wd_bn_bias=True), Recipe()]
+
+
 def test_force_replaces_the_run_and_nothing_else(call_command, png, tmp_path):
     run, foreign = tmp_path/'run', tmp_path/'run'/'notes.txt'
     run.mkdir()
@@ -254,7 +271,7 @@ def test_defaults_are_the_recipes():
     assert MISSING not in DEFAULTS.values()
     assert {k: v for k, v in train.items() if k not in ('data', 'out', 'force', 'no_report', 'recipe', 'resume', 'checkpoint_minutes', 'preset', 'seeds')} == recipe
     finder = {k: v for k, v in options(find_lr_range).items() if k != 'learn'}
-    assert {k: v for k, v in find.items() if k not in ('data', 'out')} == {**{k: recipe[k] for k in find if k in recipe}, **finder}
+    assert {k: v for k, v in find.items() if k not in ('data', 'out', 'preset', 'recipe')} == {**{k: recipe[k] for k in find if k in recipe}, **finder}
 
 
 def test_every_option_reaches_the_recipe(call_command, monkeypatch):
@@ -287,7 +304,8 @@ def test_a_recipe_makes_the_run_again(call_command, png_run, png, tmp_path):
 @pytest.mark.parametrize('args, parts', [
     (['--resume', 'RUN', '--out', 'other'], ['leave --out out']), (['--resume', 'RUN', '--force'], ['leave --force out']),
     (['--resume', 'RUN', '--recipe', 'RUN'], ['leave --recipe out']), (['--resume', 'no/such/run'], ['no/such/run is no run folder']),
-    (['--recipe', 'no/such/run'], ['no run folder']), (['--checkpoint_minutes', '-1'], ['checkpoint_minutes=-1.0']), (['--checkpoint_minutes', 'nan'], ['checkpoint_minutes=nan'])])
+    (['--recipe', 'no/such/run'], ['no run folder']), (['--checkpoint_minutes', '-1'], ['checkpoint_minutes=-1.0']), (['--checkpoint_minutes', 'nan'], ['checkpoint_minutes=nan']),
+    (['--recipe', 'RUN', '--preset', 'default'], ['--recipe and --preset']), (['--seeds', '0-1', '--seed', '1'], ['--seeds and --seed'])])
 def test_what_resume_and_recipe_refuse(call_command, png_run, tmp_path, monkeypatch, args, parts):
     monkeypatch.chdir(tmp_path)
     done = call_command('s8fast_train', *(png_run[0] if o == 'RUN' else o for o in args))
