@@ -26,10 +26,10 @@ def read_json(path): return json.loads(path.read_text())
 
 
 @pytest.fixture(scope='session')
-def digits_run(train_run): return train_run('digits', '--epochs', 1, '--bs', 128, '--valid_pct', 0.1)
+def digits_run(train_run): return train_run('digits', '--model', 'ultimus', '--epochs', 1, '--bs', 128, '--valid_pct', 0.1)
 
 @pytest.fixture(scope='session')
-def found_run(train_run, png): return train_run(png, '--epochs', 1, '--lr_max', 'auto', '--bs', 4)
+def found_run(train_run, png): return train_run(png, '--model', 'ultimus', '--epochs', 1, '--lr_max', 'auto', '--bs', 4)
 
 
 def test_train_leaves_a_whole_run(digits_run):
@@ -37,7 +37,7 @@ def test_train_leaves_a_whole_run(digits_run):
     assert {o.name for o in run.iterdir()} == FILES - {'lr_find.png'}  # there was nothing to find
     assert all((run/o).read_bytes()[:8] == b'\x89PNG\r\n\x1a\n' for o in ('batch.png', 'schedule.png', 'curves.png'))
     record = read_json(run/'recipe.json')
-    assert Recipe(**record['recipe']) == Recipe(epochs=1, bs=128, lr_max=0.003, valid_pct=0.1, num_workers=0, device='cpu')
+    assert Recipe(**record['recipe']) == Recipe(model='ultimus', epochs=1, bs=128, lr_max=0.003, valid_pct=0.1, num_workers=0, device='cpu')
     assert record['data']['name'] == 'digits' and record['data']['n_train'] == 1294 and record['data']['n_valid'] == 144
     assert {'python', 'torch', 'fastai', 's8fast'} <= set(record['versions']) and record['device']['type'] == 'cpu'
 
