@@ -2,12 +2,13 @@
 """Choices side by side on validation images: one row a choice, with n, mean and deviation over seeds. Test images are never looked at.
 
 Each positional argument is a row: changes to the recipe, or to what the network is built with, separated by commas, such as
-`wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. All rows see the same split; a seed draws the same first
+`wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. Two choices that the recipe does not have:
+`first_weights=` one or more, joined by `+`, of `FIRST_WEIGHTS` below, and `flip=alternating`. All rows see the same split; a seed draws the same first
 weights, order and augmentation in every row that has the same network. Accuracy is that of the model after the last epoch: of the
 recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
 epochs, kept beside the same training. A trial that `--out` holds is not run again.
 """
-import argparse, ast, contextlib, itertools, os, statistics, sys, time, warnings
+import argparse, ast, contextlib, copy, itertools, os, statistics, sys, time, warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
 import torch
+import torch.nn.functional as F
 from common import header, numbers, part, pick_device, read_study, run_script, table, write_records
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
@@ -27,6 +29,7 @@ from s8fast.one_cycle import find_lr_range, fit_one_cycle
 from s8fast.optimizer import WeightAverage
 from s8fast.recipe import MODELS, Recipe
 from s8fast.seeds import parse_seeds
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
 FIGURES = 'accuracy', 'loss'
@@ -44,8 +47,50 @@ class Beside(WeightAverage):
     def after_fit(self): pass
 
 
+def kaiming(learn):
+    "Normal first weights of convolutions, scaled for ReLU (He et al. 2015, https://arxiv.org/abs/1502.01852)."
+    for m in learn.model.modules():
+        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
+
+
+def dirac(learn):
+    "The first filters of each convolution hand a channel of its input on (Zagoruyko and Komodakis 2017, https://arxiv.org/abs/1706.00388; partly so: Jordan 2024, https://arxiv.org/abs/2404.00498)."
+    for m in learn.model.modules():
+        if isinstance(m, nn.Conv2d): nn.init.dirac_(m.weight.data[:m.in_channels])
+
+
+def whitening(learn):
+    "The first convolution begins with the principal components of 3x3 patches of a training batch, and their negatives, each as long as a filter is by default (after https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/, where they stay fixed)."
+    weight = next(m for m in learn.model.modules() if isinstance(m, nn.Conv2d)).weight.data
+    patches = F.unfold(next(iter(learn.dls.train))[0].as_subclass(torch.Tensor), weight.shape[2:]).transpose(1, 2).flatten(0, 1)
+    components = torch.linalg.eigh(torch.cov(patches.T))[1].T.flip(0) # [n, n], rows; that of the largest variance first
+    components = torch.cat([components, -components]).view(-1, *weight.shape[1:])[:len(weight)]
+    weight[:len(components)] = components*weight.flatten(1).norm(dim=1).mean()
+
+
+FIRST_WEIGHTS = dict(kaiming=kaiming, dirac=dirac, whitening=whitening)
+
+
+def alternate_flips(dl):
+    "From an image's second showing on it is flipped if it was not at the last one, instead of at random (Jordan 2024, https://arxiv.org/abs/2404.00498)."
+    augment, shuffle, flipped, order = dl.augment, dl.shuffle_fn, torch.rand(dl.n) < .5, []
+
+    def shuffle_fn(idxs):
+        order[:] = shuffle(idxs)
+        return list(order)
+
+    def draw(n, size):
+        flipped.logical_not_()
+        draws = type(augment).draw(augment, n, size)
+        draws[:, 2] = flipped[order]
+        return draws
+
+    dl.shuffle_fn, dl.augment = shuffle_fn, copy.copy(augment)
+    object.__setattr__(dl.augment, 'draw', draw) # it is frozen
+
+
 def parse_row(text, common):
-    "The recipe of a row, and arguments of its network."
+    "The recipe of a row, and what it changes beside it: arguments of the network, `first_weights`, `flip`."
     changes, arguments, known = {}, {}, {o.name for o in fields(Recipe)}
     for change in text.split(',') if text != 'default' else ():
         name, is_there, value = change.partition('=')
@@ -53,12 +98,21 @@ def parse_row(text, common):
         with contextlib.suppress(ValueError, SyntaxError): value = ast.literal_eval(value)
         (changes if name in known else arguments)[name] = value
     recipe = Recipe(**{**common, **changes})
-    try: make(recipe, arguments, 10)
+    try:
+        make(recipe, arguments, 10)
+        if not {*first_weights(arguments)} <= {*FIRST_WEIGHTS}: raise ValueError(f'first_weights: {", ".join(FIRST_WEIGHTS)}')
+        if arguments.get('flip', 'random') not in ('random', 'alternating'): raise ValueError('flip: random or alternating')
     except (TypeError, ValueError) as e: raise S8FastError(f'{text!r} changes neither the recipe nor the network ({e}).') from e
     return recipe, arguments
 
 
-def make(recipe, arguments, n_classes): return MODELS[recipe.model].make(n_classes, **arguments)
+def first_weights(arguments): return [o for o in str(arguments.get('first_weights', '')).split('+') if o]
+
+
+def make(recipe, arguments, n_classes):
+    "The network, or None where a row changes nothing of it: it is the recipe's own then."
+    own = {k: v for k, v in arguments.items() if k not in ('first_weights', 'flip')}
+    return MODELS[recipe.model].make(n_classes, **own) if own else None
 
 
 def figures(learn):
@@ -75,7 +129,10 @@ def estimate_statistics(learn, n=40):
 def trial(recipe, arguments, data, averages):
     "Figures on the validation images after the last epoch and of each average, the peak rate, seconds, validation images."
     set_seed(recipe.seed)
-    learn = get_learner(recipe, data, make(recipe, arguments, len(data.vocab)) if arguments else None)
+    learn = get_learner(recipe, data, make(recipe, arguments, len(data.vocab)))
+    with torch.random.fork_rng(): # order and augmentation stay those of the other rows
+        for name in first_weights(arguments): FIRST_WEIGHTS[name](learn)
+        if arguments.get('flip') == 'alternating': alternate_flips(learn.dls.train)
     start, beside = time.perf_counter(), {f'{o:g}': Beside(max(1., o*len(learn.dls.train))) for o in averages}
     with learn.no_bar(), learn.no_logging(), deterministic(recipe):
         lr_max = recipe.lr_max or find_lr_range(learn).lr_max

@@ -1,10 +1,14 @@
 "The study of choices on validation images and its picture; the yardstick."
-import json, os, signal, subprocess, sys, time
+import importlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import draw_data, write_folders
 from PIL import Image
+from s8fast.learner import get_learner
+from s8fast.recipe import Recipe
+from torch import nn
 
 BENCH = Path(__file__).resolve().parent.parent/'bench'
 
@@ -30,15 +34,16 @@ def test_study_goes_on(study, tmp_path, call_command):
     args, done = study
     out = tmp_path/'study.json'
     out.write_bytes(args[-1].read_bytes())
-    again = call_command(BENCH/'study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', 'lr_max=0.01', *args[:-1], out)
-    assert again.returncode == 0 and again.stderr.count(' in ') == 2 == again.stderr.count('lr_max=0.01, seed'), again.stderr # the trials that were missing
+    row = 'lr_max=0.01,first_weights=dirac+whitening,flip=alternating'
+    again = call_command(BENCH/'study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', row, *args[:-1], out)
+    assert again.returncode == 0 and again.stderr.count(' in ') == 2 == again.stderr.count(f'{row}, seed'), again.stderr # the trials that were missing
     trials, more = (json.loads(o.read_text()) for o in (args[-1], out))
-    assert more[:4] == trials and [o['row'] for o in more[4:]] == ['lr_max=0.01']*2
+    assert more[:4] == trials and [(o['row'], o['arguments']) for o in more[4:]] == [(row, dict(first_weights='dirac+whitening', flip='alternating'))]*2
     words = [[line.replace('|', ' ').split() for line in o.stdout.splitlines()] for o in (done, again)]
     assert all(line in words[1] for line in words[0] if line[:1] == ['lr_max=0.003']), again.stdout # as it was
 
 
-@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
+@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
 def test_study_refuses(study, row, change, says, tmp_path, call_command):
     args, out = study[0], study[0][-1]
     if 'out' in change:
@@ -47,6 +52,45 @@ def test_study_refuses(study, row, change, says, tmp_path, call_command):
     before, done = out.exists() and out.read_bytes(), call_command(BENCH/'study.py', row, *args[:-1], out, *(o for k, v in change.items() if k != 'out' for o in (f'--{k}', v)))
     assert done.returncode == 2 and says in done.stderr and done.stderr.count('\n') == 1, done.stderr
     assert (out.exists() and out.read_bytes()) == before
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    "The study as a module, and a Learner on digits."
+    monkeypatch.syspath_prepend(BENCH)
+    return importlib.import_module('study'), get_learner(Recipe(bs=256, precision='fp32', winograd=False, device='cpu'), 'digits')
+
+
+def test_first_weights_of_a_study(parts):
+    study, learn = parts
+    convs, weights = [o.conv.weight for o in learn.model.modules() if isinstance(getattr(o, 'conv', None), nn.Conv2d)], {}
+    for name, first in study.FIRST_WEIGHTS.items():
+        before = [o.detach().clone() for o in convs]
+        first(learn)
+        assert [not o.equal(b) for o, b in zip(convs, before)] == [name != 'whitening' or i == 0 for i in range(8)]
+        if name == 'dirac':
+            x = torch.randn(2, 128, 8, 8)
+            assert learn.model.layer1[1].conv1.conv(x).allclose(x, atol=1e-5) and learn.model.layer2.conv(x)[:, :128].allclose(x, atol=1e-5) # all channels are handed on, or the first half of the filters does it
+        if name == 'whitening':
+            rows = convs[0].detach().flatten(1)[:54]
+            x = next(iter(learn.dls.train))[0].as_subclass(torch.Tensor)
+            out = torch.conv2d(x, convs[0][:27]).detach().transpose(0, 1).flatten(1)
+            assert rows[:27].equal(-rows[27:]) and (torch.corrcoef(out) - torch.eye(27)).abs()[:5, :5].max() < .3 # what it puts out hangs little together, on another batch too
+
+
+def test_alternating_flip_of_a_study(parts):
+    study, learn = parts
+    dl, shown = learn.dls.train, []
+    study.alternate_flips(dl)
+    shuffle, draw = dl.shuffle_fn, dl.augment.draw
+    dl.shuffle_fn = lambda idxs: shown.append([shuffle(idxs)]) or list(shown[-1][0])
+    object.__setattr__(dl.augment, 'draw', lambda n, size: shown[-1].append(draw(n, size)) or shown[-1][1])
+    flipped = torch.zeros(3, dl.n, dtype=torch.bool)
+    for epoch in range(3):
+        for _ in dl: pass
+        order, draws = shown[epoch]
+        flipped[epoch, order] = draws[:, 2].bool()
+    assert .4 < flipped[0].float().mean() < .6 and flipped[1].equal(~flipped[0]) and flipped[2].equal(flipped[0])
 
 
 def test_picture_of_a_study(study, tmp_path, call_command):
