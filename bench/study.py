@@ -2,9 +2,9 @@
 """Choices side by side on validation images: one row a choice, with n, mean and deviation over seeds. Test images are never looked at.
 
 Each positional argument is a row: changes to the recipe, or to what the network is built with, separated by commas, such as
-`wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. Two choices that the recipe does not have:
-`first_weights=` one or more, joined by `+`, of `FIRST_WEIGHTS` below, and `flip=alternating`. All rows see the same split; a seed draws the same first
-weights, order and augmentation in every row that has the same network. Accuracy is that of the model after the last epoch: of the
+`wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. Two choices that the recipe does not have: one or more of
+`FIRST_WEIGHTS` below, such as `first_weights=dirac+whitening`, and `flip=alternating`. All rows see the same split; a seed draws the
+same first weights, order and augmentation in every row that does not change them. Accuracy is that of the model after the last epoch: of the
 recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
 epochs, kept beside the same training. A trial that `--out` holds is not run again.
 """
@@ -102,11 +102,12 @@ def parse_row(text, common):
         make(recipe, arguments, 10)
         if not {*first_weights(arguments)} <= {*FIRST_WEIGHTS}: raise ValueError(f'first_weights: {", ".join(FIRST_WEIGHTS)}')
         if arguments.get('flip', 'random') not in ('random', 'alternating'): raise ValueError('flip: random or alternating')
+        if 'flip' in arguments and recipe.pipeline != 'batch': raise ValueError('flip: for the batch pipeline only')
     except (TypeError, ValueError) as e: raise S8FastError(f'{text!r} changes neither the recipe nor the network ({e}).') from e
     return recipe, arguments
 
 
-def first_weights(arguments): return [o for o in str(arguments.get('first_weights', '')).split('+') if o]
+def first_weights(arguments): return str(arguments['first_weights']).split('+') if 'first_weights' in arguments else []
 
 
 def make(recipe, arguments, n_classes):
