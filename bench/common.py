@@ -2,9 +2,9 @@
 import json, os, platform, statistics, sys
 
 import torch
-from s8fast.callbacks import PRECISIONS, pick_device
 from s8fast.checkpoint import Interrupted
 from s8fast.files import S8FastError, reason, write_text
+from s8fast.precision import PRECISIONS, pick_device
 
 
 def run_script(main):

@@ -8,8 +8,8 @@ import argparse, time
 import torch
 import torch.nn.functional as F
 from common import header, matmul_rate, pick_device, run_script, table, wait
-from s8fast.callbacks import PRECISIONS, keep_freed_memory, pick_precision
 from s8fast.custom_resnet import CustomResNet
+from s8fast.precision import PRECISIONS, keep_freed_memory, pick_precision
 from s8fast.winograd import winograd_available, winograd_conv2d
 
 

@@ -10,8 +10,8 @@ def steps(keep, n, bs):
     "Seconds of `n` steps of the custom ResNet after two of warm-up, and the peak memory in MB, as JSON on standard output."
     import torch
     import torch.nn.functional as F
-    from s8fast.callbacks import PRECISIONS, keep_freed_memory, pick_precision
     from s8fast.custom_resnet import CustomResNet
+    from s8fast.precision import PRECISIONS, keep_freed_memory, pick_precision
     if keep: keep_freed_memory()
     torch.manual_seed(0)
     model = CustomResNet().to(memory_format=torch.channels_last)

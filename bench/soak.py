@@ -25,8 +25,8 @@ def main():
     args = parser.parse_args()
 
     from common import header, pick_device, table
-    from s8fast.callbacks import give_freed_memory_back
     from s8fast.images import digits
+    from s8fast.precision import give_freed_memory_back
     from s8fast.recipe import Recipe
     from s8fast.training import resume, train
     data = digits()

@@ -18,10 +18,10 @@ from common import enough, header, pick_device, run_script, spread, table, wait
 from fastai.callback.core import Callback, CancelFitException
 from fastai.optimizer import Adam
 from fastai.torch_core import trainable_params
-from s8fast.callbacks import PRECISIONS, pick_precision
 from s8fast.custom_resnet import CustomResNet
 from s8fast.images import load_data
 from s8fast.one_cycle import fit_one_cycle
+from s8fast.precision import PRECISIONS, pick_precision
 from s8fast.recipe import Recipe
 from s8fast.learner import deterministic, get_learner, quiet_unless_interactive
 

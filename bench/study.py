@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from common import header, numbers, part, pick_device, read_study, run_script, table, write_records
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
-from s8fast.callbacks import autocast_of
 from s8fast.files import S8FastError
 from s8fast.images import load_data
 from s8fast.learner import deterministic, get_learner
 from s8fast.metrics import compute_metrics, predict_logits
 from s8fast.one_cycle import find_lr_range, fit_one_cycle
 from s8fast.optimizer import WeightAverage
+from s8fast.precision import autocast_of
 from s8fast.recipe import MODELS, Recipe
 from s8fast.seeds import parse_seeds
 from torch import nn

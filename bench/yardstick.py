@@ -18,7 +18,7 @@ warnings.filterwarnings('ignore')
 from common import header, pick_device, read_records, run_script, table, write_records
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed, trainable_params
-from s8fast.callbacks import History, pick_precision
+from s8fast.callbacks import History
 from s8fast.checkpoint import Checkpoint, Interrupted, StopSignals, read_checkpoint
 from s8fast.custom_resnet import CustomResNet
 from s8fast.files import S8FastError
@@ -27,6 +27,7 @@ from s8fast.learner import get_learner, quiet_unless_interactive
 from s8fast.loaders import test_dl
 from s8fast.metrics import evaluate
 from s8fast.one_cycle import fit_one_cycle
+from s8fast.precision import pick_precision
 from s8fast.recipe import Recipe
 from s8fast.run_folder import remove
 from s8fast.seeds import parse_seeds, spread_line, summarise

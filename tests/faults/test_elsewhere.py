@@ -5,10 +5,10 @@ import pytest
 import runs
 import torch
 
-from s8fast.callbacks import Autocast
 from s8fast.checkpoint import Checkpoint, Interrupted
 from s8fast.files import S8FastError
 from s8fast.learner import load_run
+from s8fast.precision import Autocast
 from s8fast.run_folder import read_record
 from s8fast.training import resume, train
 from s8fast.winograd import WinogradConv2d, transforms, winograd_available, winograd_layers
