@@ -220,14 +220,13 @@ def test_what_the_parser_refuses(call_command, tmp_path, monkeypatch, option, va
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
-def test_workers_without_fork(tmp_path, method):
-    code = f'import multiprocessing; multiprocessing.set_start_method({method!r}); from s8fast.cli import s8fast_train; s8fast_train()'
+def test_workers_without_fork(tmp_path):
+    code = 'import multiprocessing, sys; multiprocessing.set_start_method(sys.argv.pop(1)); from s8fast.cli import s8fast_train; s8fast_train()'
     flags = '--data', 'digits', '--device', 'cpu', '--pipeline', 'item', '--epochs', '1', '--lr_max', '1e-3', '--model', 'ultimus', '--no_report', '--out', tmp_path/'run'
-    def train(*more): return subprocess.run([sys.executable, '-c', code, *map(str, (*flags, *more))], capture_output=True, text=True)
-    bad = train('--num_workers', 2)
-    assert bad.returncode == 2 and 'num_workers=2' in bad.stderr and method in bad.stderr and bad.stderr.count('\n') == 1 and names(tmp_path) == []
-    good = train()
+    def train(method, *more): return subprocess.run([sys.executable, '-c', code, method, *map(str, (*flags, *more))], capture_output=True, text=True)
+    bad = train('forkserver', '--num_workers', 2)
+    assert bad.returncode == 2 and 'num_workers=2' in bad.stderr and 'forkserver' in bad.stderr and bad.stderr.count('\n') == 1 and names(tmp_path) == []
+    good = train('spawn')
     assert good.returncode == 0 and json.loads((tmp_path/'run'/'recipe.json').read_text())['chosen']['num_workers'] == 0, good.stderr
 
 
@@ -357,12 +356,8 @@ def test_as_processes(run_command, png_run, folders, tmp_path):
     broken.write_bytes(broken.read_bytes()[:100])
     cwd = tmp_path/'cwd'
     cwd.mkdir()
-    (tmp_path/'full').mkdir()
-    (tmp_path/'full'/'notes.txt').write_text('mine')
     cases = (['s8fast_train', '--data', 'no/such/folder', '--out', 'run'], 'no/such/folder', '--data'), \
-            (['s8fast_train', '--data', folders, '--out', 'run'], broken, 'replace'), \
-            (['s8fast_train', '--data', 'digits', '--out', tmp_path/'full'], tmp_path/'full', '--force'), \
-            (['s8fast_lr_find', '--data', 'digits', '--device', 'cuda:99'], 'cuda:99', '--device'), \
+            (['s8fast_lr_find', '--data', folders, '--out', 'find.png'], broken, 'replace'), \
             (['s8fast_evaluate', 'no/such/run', '--data', 'digits'], 'no/such/run', 'recipe.json')
     for args, *parts in cases: assert_sentence(run_command(*args, cwd=cwd), args[0], *parts)
-    assert names(cwd) == [] and names(tmp_path/'full') == ['notes.txt']
+    assert names(cwd) == []

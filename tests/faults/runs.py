@@ -2,7 +2,7 @@
 
 The processes are forked from a server that has imported everything and computed nothing, so that each starts at once.
 """
-import csv, dataclasses, io, json, multiprocessing, os, sys, threading, time, zlib
+import csv, dataclasses, functools, io, json, multiprocessing, os, sys, threading, time, zlib
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context('forkserver')
@@ -10,6 +10,7 @@ CONTEXT.set_forkserver_preload(['s8fast.cli', 's8fast.training', 's8fast.report'
 EPOCHS, REFUSED = 2, 2
 
 
+@functools.cache
 def few_digits():
     from s8fast.images import digits
     d = digits()
@@ -27,7 +28,7 @@ def draw_less():
     from fastai.data.core import TfmdDL
     from s8fast import training
     def plain(o):
-        if isinstance(o, TfmdDL): return [x.tolist() for x in o.one_batch()]
+        if isinstance(o, TfmdDL): return [zlib.crc32(x.numpy().tobytes()) for x in o.one_batch()]
         if isinstance(o, (list, tuple)): return [plain(x) for x in o]
         return {k: v for k, v in o.items() if k != 'seconds'} if isinstance(o, dict) else o
     def small(*args, **kwargs):
@@ -40,7 +41,7 @@ def draw_less():
     return undo
 
 
-def train_or_go_on(out, pipeline='batch', minutes=None, fault=None, says=None, replace=False, **kwargs):
+def train_or_go_on(out, data, pipeline='batch', minutes=None, fault=None, says=None, replace=False, **kwargs):
     "What a user does: go on with the run if there is one to go on with, begin it otherwise. Exits with the command's status."
     import torch
     from s8fast.checkpoint import Interrupted
@@ -53,8 +54,8 @@ def train_or_go_on(out, pipeline='batch', minutes=None, fault=None, says=None, r
     def log(line): print(line, file=lines)
     if fault: fault.install()
     try:
-        if not replace and (is_unfinished(out) or (out/'metrics.json').exists()): resume(out, few_digits(), log, minutes)
-        else: train(recipe(pipeline, **kwargs), few_digits(), out, True, log, minutes)
+        if not replace and (is_unfinished(out) or (out/'metrics.json').exists()): resume(out, data, log, minutes)
+        else: train(recipe(pipeline, **kwargs), data, out, True, log, minutes)
     except (S8FastError, Interrupted) as e:
         print(e, file=lines)
         status = e.status
@@ -66,7 +67,7 @@ def train_or_go_on(out, pipeline='batch', minutes=None, fault=None, says=None, r
 ASKING = threading.Lock()  # multiprocessing asks for all children when it starts one, and each of them can be asked by one thread at a time
 
 def start(out, *args, **kwargs):
-    process = CONTEXT.Process(target=train_or_go_on, args=(str(out), *args), kwargs=kwargs)
+    process = CONTEXT.Process(target=train_or_go_on, args=(str(out), few_digits(), *args), kwargs=kwargs)
     with ASKING: process.start()
     return process
 
