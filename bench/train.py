@@ -24,7 +24,6 @@ def run_once(data, flags, out):
 
 
 def whole(args):
-    import torch
     from common import header, matmul_rate, pick_device, table
     device = pick_device(args.device)
     with tempfile.TemporaryDirectory() as tmp:

@@ -18,7 +18,6 @@ from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import IndexSplitter, Normalize
 from fastai.torch_core import TensorCategory, TensorImage
-from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
 
 from .augment import AlbumentationsTransform, BatchAugment, train_augment

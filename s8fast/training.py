@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import torch
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 

@@ -63,7 +63,7 @@ def parts(monkeypatch):
 
 def test_first_weights_of_a_study(parts):
     study, learn = parts
-    convs, weights = [o.conv.weight for o in learn.model.modules() if isinstance(getattr(o, 'conv', None), nn.Conv2d)], {}
+    convs = [o.conv.weight for o in learn.model.modules() if isinstance(getattr(o, 'conv', None), nn.Conv2d)]
     for name, first in study.FIRST_WEIGHTS.items():
         before = [o.detach().clone() for o in convs]
         first(learn)

@@ -3,7 +3,6 @@ import json, pickle, string
 from dataclasses import asdict, fields
 
 import numpy as np
-import pytest
 from conftest import draw_images, write_pickle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

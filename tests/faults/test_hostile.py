@@ -4,7 +4,6 @@ import io, os, struct, tarfile, tracemalloc, zlib
 import numpy as np
 import pytest
 from conftest import draw_data, write_batches, write_folders
-from PIL import Image
 
 from s8fast.download import unpack
 from s8fast.files import S8FastError
