@@ -351,7 +351,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(folders, tmp_path, paren
 
 # The same through a process of its own, one for each kind
 
-def test_as_processes(run_command, png_run, folders, tmp_path):
+def test_as_processes(run_command, folders, tmp_path):
     broken = folders/'train'/'dog'/'0010.png'
     broken.write_bytes(broken.read_bytes()[:100])
     cwd = tmp_path/'cwd'
