@@ -5,6 +5,15 @@ import torch
 from s8fast.checkpoint import Interrupted
 from s8fast.files import S8FastError, reason, write_text
 from s8fast.precision import PRECISIONS, pick_device
+from torch import nn
+
+
+class Scaled(nn.Module):
+    "A network whose logits are multiplied by `scale`."
+    def __init__(self, model, scale):
+        super().__init__()
+        self.model, self.scale = model, scale
+    def forward(self, x): return self.scale*self.model(x)
 
 
 def run_script(main):

@@ -2,14 +2,17 @@
 """Choices side by side on validation images: one row a choice, with n, mean and deviation over seeds. Test images are never looked at.
 
 Each positional argument is a row: changes to the recipe, or to what the network is built with, separated by commas, such as
-`wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. Two choices that the recipe does not have: one or more of
-`FIRST_WEIGHTS` below, such as `first_weights=dirac+whitening`, and `flip=alternating`. All rows see the same split; a seed draws the
+`wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. Choices that the recipe does not have: one or more of
+`FIRST_WEIGHTS` below, such as `first_weights=dirac+whitening`; `flip=alternating`; `eps` and `sqr_mom` of Adam; `logit_scale`, by which
+the network's output is multiplied; `ghost`, the images that batch norm takes its statistics of in training; `width`, a share of the
+custom ResNet's channels, for trials in a fraction of the time. All rows see the same split; a seed draws the
 same first weights, order and augmentation in every row that does not change them. Accuracy is that of the model after the last epoch: of the
 recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
 epochs, kept beside the same training. A trial that `--out` holds is not run again.
 """
 import argparse, ast, contextlib, copy, itertools, os, statistics, sys, time, warnings
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
@@ -17,15 +20,16 @@ warnings.filterwarnings('ignore')
 
 import torch
 import torch.nn.functional as F
-from common import header, numbers, part, pick_device, read_study, run_script, table, write_records
+from common import Scaled, header, numbers, part, pick_device, read_study, run_script, table, write_records
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
+from s8fast.custom_resnet import CustomResNet, ResBlock, conv_block
 from s8fast.files import S8FastError
 from s8fast.images import load_data
 from s8fast.learner import deterministic, get_learner
 from s8fast.metrics import compute_metrics, predict_logits
 from s8fast.one_cycle import find_lr_range, fit_one_cycle
-from s8fast.optimizer import WeightAverage
+from s8fast.optimizer import WeightAverage, fused_adam
 from s8fast.precision import autocast_of
 from s8fast.recipe import MODELS, Recipe
 from s8fast.seeds import parse_seeds
@@ -33,6 +37,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 FIGURES = 'accuracy', 'loss'
+OF_ADAM, OF_ANY_NETWORK = ('eps', 'sqr_mom'), ('logit_scale', 'ghost', 'width')
 
 
 class NoValidation(Callback):
@@ -89,6 +94,27 @@ def alternate_flips(dl):
     object.__setattr__(dl.augment, 'draw', draw) # it is frozen
 
 
+class Narrow(CustomResNet):
+    "The custom ResNet with a share `width` of its channels."
+    def __init__(self, n_classes, width):
+        super().__init__(n_classes)
+        a, b, c, d = (round(width*o) for o in (64, 128, 256, 512))
+        self.prep   = conv_block(3, a)
+        self.layer1 = nn.Sequential(conv_block(a, b, pool=True), ResBlock(b))
+        self.layer2 = conv_block(b, c, pool=True)
+        self.layer3 = nn.Sequential(conv_block(c, d, pool=True), ResBlock(d))
+        self.fc     = nn.Linear(d, n_classes)
+
+
+class GhostNorm(nn.BatchNorm2d):
+    "Batch norm that takes its statistics of about `images` images at a time in training (Hoffer et al. 2017, https://arxiv.org/abs/1705.08741)."
+    def forward(self, x):
+        if not self.training: return super().forward(x)
+        groups = x.chunk(max(1, len(x)//self.images))
+        share = 1 - (1 - self.momentum)**(1/len(groups)) # all groups together move the running statistics as one batch does
+        return torch.cat([F.batch_norm(o, self.running_mean, self.running_var, self.weight, self.bias, True, share, self.eps) for o in groups])
+
+
 def parse_row(text, common):
     "The recipe of a row, and what it changes beside it: arguments of the network, `first_weights`, `flip`."
     changes, arguments, known = {}, {}, {o.name for o in fields(Recipe)}
@@ -102,6 +128,8 @@ def parse_row(text, common):
         make(recipe, arguments, 10)
         if not {*first_weights(arguments)} <= {*FIRST_WEIGHTS}: raise ValueError(f'first_weights: {", ".join(FIRST_WEIGHTS)}')
         if arguments.get('flip', 'random') not in ('random', 'alternating'): raise ValueError('flip: random or alternating')
+        for name in (*OF_ADAM, *OF_ANY_NETWORK):
+            if name in arguments and not (isinstance(arguments[name], (int, float)) and arguments[name] > 0): raise ValueError(f'{name}: a number above 0')
         if 'flip' in arguments and recipe.pipeline != 'batch': raise ValueError('flip: for the batch pipeline only')
     except (TypeError, ValueError) as e: raise S8FastError(f'{text!r} changes neither the recipe nor the network ({e}).') from e
     return recipe, arguments
@@ -112,8 +140,14 @@ def first_weights(arguments): return str(arguments['first_weights']).split('+') 
 
 def make(recipe, arguments, n_classes):
     "The network, or None where a row changes nothing of it: it is the recipe's own then."
-    own = {k: v for k, v in arguments.items() if k not in ('first_weights', 'flip')}
-    return MODELS[recipe.model].make(n_classes, **own) if own else None
+    own = {k: v for k, v in arguments.items() if k not in ('first_weights', 'flip', *OF_ADAM, *OF_ANY_NETWORK)}
+    if not own and not {*arguments} & {*OF_ANY_NETWORK}: return None
+    if 'width' in arguments and recipe.model != 'custom_resnet': raise ValueError('width: for the custom ResNet only')
+    make = partial(Narrow, width=arguments['width']) if 'width' in arguments else MODELS[recipe.model].make
+    model = make(n_classes, **own)
+    for m in model.modules():
+        if 'ghost' in arguments and isinstance(m, nn.BatchNorm2d): m.__class__, m.images = GhostNorm, arguments['ghost']
+    return Scaled(model, arguments['logit_scale']) if 'logit_scale' in arguments else model
 
 
 def figures(learn):
@@ -134,6 +168,7 @@ def trial(recipe, arguments, data, averages):
     with torch.random.fork_rng(): # order and augmentation stay those of the other rows
         for name in first_weights(arguments): FIRST_WEIGHTS[name](learn)
         if arguments.get('flip') == 'alternating': alternate_flips(learn.dls.train)
+    learn.opt_func = partial(fused_adam, **{k: v for k, v in arguments.items() if k in OF_ADAM})
     start, beside = time.perf_counter(), {f'{o:g}': Beside(max(1., o*len(learn.dls.train))) for o in averages}
     with learn.no_bar(), learn.no_logging(), deterministic(recipe):
         lr_max = recipe.lr_max or find_lr_range(learn).lr_max

@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-from common import header, pick_device, read_records, run_script, table, write_records
+from common import Scaled, header, pick_device, read_records, run_script, table, write_records
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed, trainable_params
 from s8fast.callbacks import History
@@ -31,18 +31,10 @@ from s8fast.precision import pick_precision
 from s8fast.recipe import Recipe
 from s8fast.run_folder import remove
 from s8fast.seeds import parse_seeds, spread_line, summarise
-from torch import nn, optim
+from torch import optim
 
 LR, MOMENTUM, DECAY, SCALE = .4, .9, 5e-4, 1/8
 METHOD = dict(optimizer='SGD', nesterov=True, momentum=MOMENTUM, lr_max=LR, lr_end=0., l2=DECAY, logit_scale=SCALE) # where a record's `recipe` says otherwise, this holds
-
-
-class Scaled(nn.Module):
-    "A network whose logits are multiplied by `scale`."
-    def __init__(self, model, scale):
-        super().__init__()
-        self.model, self.scale = model, scale
-    def forward(self, x): return self.scale*self.model(x)
 
 
 def sgd(params, lr): return OptimWrapper(params, optim.SGD, lr=lr, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)

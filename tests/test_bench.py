@@ -34,16 +34,16 @@ def test_study_goes_on(study, tmp_path, call_command):
     args, done = study
     out = tmp_path/'study.json'
     out.write_bytes(args[-1].read_bytes())
-    row = 'lr_max=0.01,first_weights=dirac+whitening,flip=alternating'
+    row = 'lr_max=0.01,first_weights=dirac+whitening,flip=alternating,eps=0.001,logit_scale=0.5'
     again = call_command(BENCH/'study.py', 'lr_max=0.003', 'lr_max=0.003,wd=0.5', row, *args[:-1], out)
     assert again.returncode == 0 and again.stderr.count(' in ') == 2 == again.stderr.count(f'{row}, seed'), again.stderr # the trials that were missing
     trials, more = (json.loads(o.read_text()) for o in (args[-1], out))
-    assert more[:4] == trials and [(o['row'], o['arguments']) for o in more[4:]] == [(row, dict(first_weights='dirac+whitening', flip='alternating'))]*2
+    assert more[:4] == trials and [(o['row'], o['arguments']) for o in more[4:]] == [(row, dict(first_weights='dirac+whitening', flip='alternating', eps=.001, logit_scale=.5))]*2
     words = [[line.replace('|', ' ').split() for line in o.stdout.splitlines()] for o in (done, again)]
     assert all(line in words[1] for line in words[0] if line[:1] == ['lr_max=0.003']), again.stdout # as it was
 
 
-@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
+@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('eps=0', {}, 'eps: a number above 0'), ('ghost=many', {}, 'ghost: a number above 0'), ('width=0.5', {}, 'custom ResNet only'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
 def test_study_refuses(study, row, change, says, tmp_path, call_command):
     args, out = study[0], study[0][-1]
     if 'out' in change:
@@ -91,6 +91,33 @@ def test_alternating_flip_of_a_study(parts):
         order, draws = shown[epoch]
         flipped[epoch, order] = draws[:, 2].bool()
     assert .4 < flipped[0].float().mean() < .6 and flipped[1].equal(~flipped[0]) and flipped[2].equal(flipped[0])
+
+
+def test_networks_of_a_study(parts):
+    study, learn = parts
+    own, recipe = learn.model, Recipe()
+    make = lambda **changes: study.make(recipe, changes, 10)
+    assert make() is None and make(eps=1e-3) is None # the recipe's own
+    assert sum(o.numel() for o in make(width=1).parameters()) == 6573130 and make(width=.5).fc.weight.shape == (10, 256)
+    x = torch.randn(64, 3, 32, 32)
+    ghost, scaled = make(ghost=32), make(logit_scale=.125)
+    ghost.load_state_dict(own.state_dict())
+    with torch.no_grad():
+        halves = torch.cat([own.train()(o) for o in x.split(32)])
+        assert ghost.train()(x).allclose(halves, atol=1e-4) and not ghost(x).allclose(own(x), atol=1e-2)
+        scaled.model.load_state_dict(own.state_dict()) # with the running statistics of now
+        assert scaled.eval()(x).allclose(own.eval()(x)*.125, atol=1e-5)
+    norm, same = study.GhostNorm(3), nn.BatchNorm2d(3)
+    norm.images, x = 8, torch.randn(8, 3, 4, 4).repeat(4, 1, 1, 1) # groups that are alike
+    for o in (norm, same): o(x)
+    assert norm.running_mean.allclose(same.running_mean, atol=1e-6) # all groups move them as one batch does
+
+
+def test_adam_of_a_study(parts, monkeypatch):
+    study, seen = parts[0], []
+    monkeypatch.setattr(study, 'fit_one_cycle', lambda learn, *args, **kwargs: learn.create_opt() or seen.append(learn.opt))
+    study.trial(Recipe(model='ultimus', lr_max=1e-3, device='cpu'), dict(eps=.1, sqr_mom=.5), study.load_data('digits'), [])
+    assert all((o['eps'], o['sqr_mom']) == (.1, .5) for o in seen[0].hypers) and {(o['eps'], o['betas'][1]) for o in seen[0].opt.param_groups} == {(.1, .5)}
 
 
 def test_picture_of_a_study(study, tmp_path, call_command):
