@@ -116,7 +116,7 @@ class GhostNorm(nn.BatchNorm2d):
 
 
 def parse_row(text, common):
-    "The recipe of a row, and what it changes beside it: arguments of the network, `first_weights`, `flip`."
+    "The recipe of a row, and what it changes beside it: arguments of the network, and what the recipe does not have."
     changes, arguments, known = {}, {}, {o.name for o in fields(Recipe)}
     for change in text.split(',') if text != 'default' else ():
         name, is_there, value = change.partition('=')
@@ -125,11 +125,11 @@ def parse_row(text, common):
         (changes if name in known else arguments)[name] = value
     recipe = Recipe(**{**common, **changes})
     try:
+        for name in (*OF_ADAM, *OF_ANY_NETWORK):
+            if name in arguments and not (isinstance(arguments[name], (int, float)) and arguments[name] > 0): raise ValueError(f'{name}: a number above 0')
         make(recipe, arguments, 10)
         if not {*first_weights(arguments)} <= {*FIRST_WEIGHTS}: raise ValueError(f'first_weights: {", ".join(FIRST_WEIGHTS)}')
         if arguments.get('flip', 'random') not in ('random', 'alternating'): raise ValueError('flip: random or alternating')
-        for name in (*OF_ADAM, *OF_ANY_NETWORK):
-            if name in arguments and not (isinstance(arguments[name], (int, float)) and arguments[name] > 0): raise ValueError(f'{name}: a number above 0')
         if 'flip' in arguments and recipe.pipeline != 'batch': raise ValueError('flip: for the batch pipeline only')
     except (TypeError, ValueError) as e: raise S8FastError(f'{text!r} changes neither the recipe nor the network ({e}).') from e
     return recipe, arguments
@@ -143,6 +143,7 @@ def make(recipe, arguments, n_classes):
     own = {k: v for k, v in arguments.items() if k not in ('first_weights', 'flip', *OF_ADAM, *OF_ANY_NETWORK)}
     if not own and not {*arguments} & {*OF_ANY_NETWORK}: return None
     if 'width' in arguments and recipe.model != 'custom_resnet': raise ValueError('width: for the custom ResNet only')
+    if not 1/64 <= arguments.get('width', 1) <= 1: raise ValueError('width: a share of the channels, from 1/64 to 1')
     make = partial(Narrow, width=arguments['width']) if 'width' in arguments else MODELS[recipe.model].make
     model = make(n_classes, **own)
     for m in model.modules():

@@ -43,7 +43,7 @@ def test_study_goes_on(study, tmp_path, call_command):
     assert all(line in words[1] for line in words[0] if line[:1] == ['lr_max=0.003']), again.stdout # as it was
 
 
-@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('eps=0', {}, 'eps: a number above 0'), ('ghost=many', {}, 'ghost: a number above 0'), ('width=0.5', {}, 'custom ResNet only'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
+@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('eps=0', {}, 'eps: a number above 0'), ('ghost=many', {}, 'ghost: a number above 0'), ('width=0.5', {}, 'custom ResNet only'), ('model=custom_resnet,width=0.01', {}, 'from 1/64 to 1'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
 def test_study_refuses(study, row, change, says, tmp_path, call_command):
     args, out = study[0], study[0][-1]
     if 'out' in change:
