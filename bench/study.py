@@ -4,8 +4,9 @@
 Each positional argument is a row: changes to the recipe, or to what the network is built with, separated by commas, such as
 `wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. Choices that the recipe does not have: one or more of
 `FIRST_WEIGHTS` below, such as `first_weights=dirac+whitening`; `flip=alternating`; `eps` and `sqr_mom` of Adam; `logit_scale`, by which
-the network's output is multiplied; `ghost`, the images that batch norm takes its statistics of in training; `width`, a share of the
-custom ResNet's channels, for trials in a fraction of the time. All rows see the same split; a seed draws the
+the network's output is multiplied; `ghost`, the images that batch norm takes its statistics of in training; `sam`, the radius of
+sharpness-aware minimization, and `sam_images`, of how many images of a batch it climbs, `sam_from`, after how many epochs; `width`, a share of the custom ResNet's channels,
+for trials in a fraction of the time. All rows see the same split; a seed draws the
 same first weights, order and augmentation in every row that does not change them. Accuracy is that of the model after the last epoch: of the
 recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
 epochs, kept beside the same training. A trial that `--out` holds is not run again.
@@ -37,7 +38,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 FIGURES = 'accuracy', 'loss'
-OF_ADAM, OF_ANY_NETWORK = ('eps', 'sqr_mom'), ('logit_scale', 'ghost', 'width')
+OF_ADAM, OF_ANY_NETWORK, OF_SAM = ('eps', 'sqr_mom'), ('logit_scale', 'ghost', 'width'), ('sam', 'sam_images', 'sam_from')
 
 
 class NoValidation(Callback):
@@ -50,6 +51,31 @@ class Beside(WeightAverage):
     "An average that stays beside the weights."
     def _show(self, average): pass
     def after_fit(self): pass
+
+
+class Sam(Callback):
+    "Sharpness-aware minimization (Foret et al. 2021, https://arxiv.org/abs/2010.01412): a step's gradient is that at weights moved by `radius` up the gradient of its first `images` images, all of them: 0, after `epochs` epochs. Batch norm's running statistics are those of the weights not moved."
+    order = 20 # under autocast already
+    def __init__(self, radius, images=0, epochs=0): self.radius, self.images, self.epochs, self.norms = radius, images, epochs, {}
+
+    def before_batch(self):
+        if not self.training or self.epoch < self.epochs or hasattr(self.learn, 'lr_finder'): return
+        n, weights = self.images or len(self.xb[0]), list(self.model.parameters())
+        self.learn.loss_func(self.model(self.xb[0][:n]).float(), self.yb[0][:n]).backward()
+        self.kept = [o.detach().clone() for o in weights]
+        with torch.no_grad():
+            gradients = [o.grad for o in weights]
+            length = torch.stack(torch._foreach_norm(gradients)).norm()
+            torch._foreach_add_(weights, torch._foreach_mul(gradients, self.radius/(length + 1e-12)))
+        self.model.zero_grad()
+        self.norms = {m: m.momentum for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)}
+        for m in self.norms: m.momentum = 0.
+
+    def before_step(self):
+        if not self.norms: return
+        with torch.no_grad(): torch._foreach_copy_(list(self.model.parameters()), self.kept)
+        for m, momentum in self.norms.items(): m.momentum = momentum
+        self.norms = {}
 
 
 def kaiming(learn):
@@ -125,10 +151,11 @@ def parse_row(text, common):
         (changes if name in known else arguments)[name] = value
     recipe = Recipe(**{**common, **changes})
     try:
-        for name in (*OF_ADAM, *OF_ANY_NETWORK):
+        for name in (*OF_ADAM, *OF_ANY_NETWORK, *OF_SAM):
             if name in arguments and not (isinstance(arguments[name], (int, float)) and arguments[name] > 0): raise ValueError(f'{name}: a number above 0')
         make(recipe, arguments, 10)
         if not {*first_weights(arguments)} <= {*FIRST_WEIGHTS}: raise ValueError(f'first_weights: {", ".join(FIRST_WEIGHTS)}')
+        if not all('sam' in arguments and isinstance(arguments[o], int) for o in OF_SAM[1:] if o in arguments): raise ValueError('sam_images, sam_from: a whole number, with sam')
         if arguments.get('flip', 'random') not in ('random', 'alternating'): raise ValueError('flip: random or alternating')
         if 'flip' in arguments and recipe.pipeline != 'batch': raise ValueError('flip: for the batch pipeline only')
     except (TypeError, ValueError) as e: raise S8FastError(f'{text!r} changes neither the recipe nor the network ({e}).') from e
@@ -140,7 +167,7 @@ def first_weights(arguments): return str(arguments['first_weights']).split('+') 
 
 def make(recipe, arguments, n_classes):
     "The network, or None where a row changes nothing of it: it is the recipe's own then."
-    own = {k: v for k, v in arguments.items() if k not in ('first_weights', 'flip', *OF_ADAM, *OF_ANY_NETWORK)}
+    own = {k: v for k, v in arguments.items() if k not in ('first_weights', 'flip', *OF_ADAM, *OF_ANY_NETWORK, *OF_SAM)}
     if not own and not {*arguments} & {*OF_ANY_NETWORK}: return None
     if 'width' in arguments and recipe.model != 'custom_resnet': raise ValueError('width: for the custom ResNet only')
     if not 1/64 <= arguments.get('width', 1) <= 1: raise ValueError('width: a share of the channels, from 1/64 to 1')
@@ -170,6 +197,7 @@ def trial(recipe, arguments, data, averages):
         for name in first_weights(arguments): FIRST_WEIGHTS[name](learn)
         if arguments.get('flip') == 'alternating': alternate_flips(learn.dls.train)
     learn.opt_func = partial(fused_adam, **{k: v for k, v in arguments.items() if k in OF_ADAM})
+    if 'sam' in arguments: learn.add_cb(Sam(arguments['sam'], arguments.get('sam_images', 0), arguments.get('sam_from', 0)))
     start, beside = time.perf_counter(), {f'{o:g}': Beside(max(1., o*len(learn.dls.train))) for o in averages}
     with learn.no_bar(), learn.no_logging(), deterministic(recipe):
         lr_max = recipe.lr_max or find_lr_range(learn).lr_max

@@ -1,10 +1,14 @@
 "The study of choices on validation images and its picture; the yardstick."
-import importlib, json, os, signal, subprocess, sys, time
+import copy, importlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import draw_data, write_folders
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from fastai.optimizer import SGD
 from PIL import Image
 from s8fast.learner import get_learner
 from s8fast.recipe import Recipe
@@ -43,7 +47,7 @@ def test_study_goes_on(study, tmp_path, call_command):
     assert all(line in words[1] for line in words[0] if line[:1] == ['lr_max=0.003']), again.stdout # as it was
 
 
-@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('eps=0', {}, 'eps: a number above 0'), ('ghost=many', {}, 'ghost: a number above 0'), ('width=0.5', {}, 'custom ResNet only'), ('model=custom_resnet,width=0.01', {}, 'from 1/64 to 1'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
+@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('eps=0', {}, 'eps: a number above 0'), ('ghost=many', {}, 'ghost: a number above 0'), ('sam_images=128', {}, 'with sam'), ('width=0.5', {}, 'custom ResNet only'), ('model=custom_resnet,width=0.01', {}, 'from 1/64 to 1'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
 def test_study_refuses(study, row, change, says, tmp_path, call_command):
     args, out = study[0], study[0][-1]
     if 'out' in change:
@@ -118,6 +122,23 @@ def test_adam_of_a_study(parts, monkeypatch):
     monkeypatch.setattr(study, 'fit_one_cycle', lambda learn, *args, **kwargs: learn.create_opt() or seen.append(learn.opt))
     study.trial(Recipe(model='ultimus', lr_max=1e-3, device='cpu'), dict(eps=.1, sqr_mom=.5), study.load_data('digits'), [])
     assert all((o['eps'], o['sqr_mom']) == (.1, .5) for o in seen[0].hypers) and {(o['eps'], o['betas'][1]) for o in seen[0].opt.param_groups} == {(.1, .5)}
+
+
+@pytest.mark.parametrize('images, epochs', [(0, 0), (4, 0), (0, 1)])
+def test_sharpness_of_a_study(parts, images, epochs):
+    study, (x, y) = parts[0], (torch.randn(8, 3, 6, 6), torch.arange(8) % 3)
+    loss, model = nn.CrossEntropyLoss(), nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    first, climbed = copy.deepcopy(model), copy.deepcopy(model)
+    gradient = lambda m, n: torch.autograd.grad(loss(m(x[:n]), y[:n]), list(m.parameters()))
+    up = gradient(first, images or 8) # moves its running statistics too
+    length = sum(o.square().sum() for o in up)**.5
+    for o, g in zip(climbed.parameters(), up): o.data += .5*g/length
+    wanted = gradient(climbed if not epochs else copy.deepcopy(first), 8)
+    batch = DataLoader([(a, b) for a, b in zip(x, y)], bs=8)
+    learn = Learner(DataLoaders(batch, batch), model, loss, SGD, cbs=[study.Sam(.5, images, epochs), study.NoValidation()])
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1.)
+    for o, before, g in zip(model.parameters(), first.parameters(), wanted): assert o.allclose(before - g, atol=1e-5) and not g.allclose(torch.zeros_like(g))
+    assert all(a.allclose(b, atol=1e-6) for a, b in zip(model.buffers(), first.buffers()) if a.is_floating_point()) and model[1].momentum == .1
 
 
 def test_picture_of_a_study(study, tmp_path, call_command):
