@@ -5,9 +5,9 @@ Each positional argument is a row: changes to the recipe, or to what the network
 `wd=0.1,cutout=0` or `residual=False`; `default` is the recipe as it stands. Choices that the recipe does not have: one or more of
 `FIRST_WEIGHTS` below, such as `first_weights=dirac+whitening`; `flip=alternating`; `eps` and `sqr_mom` of Adam; `logit_scale`, by which
 the network's output is multiplied; `ghost`, the images that batch norm takes its statistics of in training; `sam`, the radius of
-sharpness-aware minimization, and `sam_images`, of how many images of a batch it climbs, `sam_from`, after how many epochs; `width`, a share of the custom ResNet's channels,
-for trials in a fraction of the time. All rows see the same split; a seed draws the
-same first weights, order and augmentation in every row that does not change them. Accuracy is that of the model after the last epoch: of the
+sharpness-aware minimization, with `sam_images`, the images of a batch whose gradient it climbs, and `sam_from`, the epochs before it begins;
+`width`, a share of the custom ResNet's channels, for trials in a fraction of the time. All rows see the same split; a seed draws the same
+first weights, order and augmentation in every row that does not change them. Accuracy is that of the model after the last epoch: of the
 recipe's own average, or with `average=0` of the weights themselves. With `--averages` also that of averages that reach back so many
 epochs, kept beside the same training. A trial that `--out` holds is not run again.
 """
@@ -54,7 +54,7 @@ class Beside(WeightAverage):
 
 
 class Sam(Callback):
-    "Sharpness-aware minimization (Foret et al. 2021, https://arxiv.org/abs/2010.01412): a step's gradient is that at weights moved by `radius` up the gradient of its first `images` images, all of them: 0, after `epochs` epochs. Batch norm's running statistics are those of the weights not moved."
+    "Sharpness-aware minimization (Foret et al. 2021, https://arxiv.org/abs/2010.01412): a step's gradient is that at weights moved by `radius` up the gradient of the batch's first `images` images (0: of all), from epoch `epochs` on. Batch norm's running statistics are those of the weights not moved."
     order = 20 # under autocast already
     def __init__(self, radius, images=0, epochs=0): self.radius, self.images, self.epochs, self.norms = radius, images, epochs, {}
 
