@@ -125,7 +125,7 @@ class History(Callback):
         self.sums[self.training] = old[0] + loss, old[1] + right, old[2] + n
 
     def after_epoch(self):
-        (tl, ta), (vl, va) = ((float(s)/n, int(c)/n) for s, c, n in (self.sums[o] for o in (True, False)))
+        (tl, ta), (vl, va) = (self._means(training) for training in (True, False))
         row = dict(zip(COLUMNS, (len(self.rows) + 1, float(self.opt.hypers[-1]['lr']), tl, ta, vl, va, time.perf_counter() - self.start)))
         self.rows.append(row)
         try:
@@ -135,6 +135,11 @@ class History(Callback):
             raise CancelFitException
         if self.log: self.log(history_line(row, self.n_total))
         self.sums = {}
+
+    def _means(self, training):
+        "Loss and accuracy of an epoch's training or validation images; None for each where there were none."
+        loss, right, n = self.sums.get(training, (0., 0, 0))
+        return (float(loss)/n, int(right)/n) if n else (None, None)
 
     def checkpoint(self):
         "Its state: a dictionary of tensors, one for JSON."
@@ -153,7 +158,7 @@ def write_history(
     path, # CSV file
     rows, # dictionaries with the keys of `COLUMNS`
 ):
-    "Write the rows, six digits a figure, whole or not at all. Raises `S8FastError`."
+    "Write the rows, six digits a figure, whole or not at all; without validation images its columns are empty. Raises `S8FastError`."
     text = io.StringIO()
     out = csv.writer(text, lineterminator='\n')
     out.writerows([COLUMNS, *([f'{o:.6g}' if isinstance(o, float) else o for o in row.values()] for row in rows)])
@@ -164,18 +169,25 @@ def history_line(
     n_epoch, # epochs of the run
 ):
     "One epoch as a line of text, accuracies in percent."
+    valid = f'valid loss {row["valid_loss"]:.4f} acc {row["valid_accuracy"]:6.2%}  ' if has_valid([row]) else ''
     return (f'epoch {row["epoch"]:2d}/{n_epoch}  lr {row["lr"]:.2e}  train loss {row["train_loss"]:.4f} acc {row["train_accuracy"]:6.2%}  '
-            f'valid loss {row["valid_loss"]:.4f} acc {row["valid_accuracy"]:6.2%}  {row["seconds"]:.1f} s')
+            f'{valid}{row["seconds"]:.1f} s')
+
+def has_valid(
+    rows, # dictionaries with the keys of `COLUMNS`
+):
+    "True when a run's history has validation figures: with `valid_pct=0` it has none."
+    return all(o['valid_loss'] is not None for o in rows)
 
 # %% ../nbs/12_callbacks.ipynb #5a1f0c3e
 def plot_history(
     rows, # dictionaries with the keys of `COLUMNS`
 ):
-    "Loss and accuracy against epochs, training and validation; returns the figure."
+    "Loss and accuracy against epochs, training and, where images were held out, validation; returns the figure."
     fig, axs = plt.subplots(1, 2, figsize=(8, 3), layout='constrained')
     epochs = [o['epoch'] for o in rows]
     for ax, name in zip(axs, ('loss', 'accuracy')):
-        for part, label in (('train', 'training (augmented)'), ('valid', 'validation')):
+        for part, label in (('train', 'training (augmented)'), ('valid', 'validation'))[:1 + has_valid(rows)]:
             ax.plot(epochs, [o[f'{part}_{name}'] for o in rows], label=label, marker='.')
         ax.set(xlabel='epoch', ylabel=name); ax.grid(alpha=.3); ax.legend()
         ax.xaxis.get_major_locator().set_params(integer=True)

@@ -212,7 +212,8 @@ class Checkpoint(Callback):
         vars(recorder).update(losses=tensors['losses'].reshape(-1).tolist(), lrs=tensors['lrs'].reshape(-1).tolist(), iters=list(map(int, plain['iters'])),
                               values=[[None if v is None else float(v) for v in o] for o in plain['values']])
         recorder.smooth_loss.val, recorder.smooth_loss.count = tensors['smooth'].reshape(()).to(device), int(plain['n_smooth'])
-        if 'scaler' in plain: self.learn.scaler.load_state_dict(plain['scaler'])
+        scaler = getattr(self.learn, 'scaler', None) # float16's; the run may have been in another precision
+        if scaler is not None and 'scaler' in plain: scaler.load_state_dict(plain['scaler'])
         for cb in self._carriers: cb.restore(part(tensors, f'{cb.name}.'), plain['callbacks'][cb.name])
         if recorder.lrs: self.opt.set_hypers(lr=recorder.lrs[-1]) # for whoever asks before the next step
         self.learn.train_iter = self.batches

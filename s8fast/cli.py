@@ -69,6 +69,8 @@ def _choices(args):
     "Two dictionaries: the choices of a `Recipe` among a command's arguments, and those that its preset and the user made. Raises `S8FastError`."
     from s8fast.files import S8FastError
     from s8fast.recipe import Recipe, preset
+    if args['preset'] == 'final' and 'valid_pct' in args['given'] and args['valid_pct'] > 0:
+        raise S8FastError(f'--preset final trains on all training images, and --valid_pct {args["valid_pct"]} holds some of them out: leave one of the two out.')
     if {'recipe', 'preset'} <= set(args['given']): raise S8FastError('--recipe and --preset say the same thing twice: leave one of them out.')
     choices = {o.name: _number(o.name, args[o.name], get_args(o.type)[0]) if o.default is None else args[o.name] for o in fields(Recipe) if o.name in args}
     return choices, {**preset(args['preset']), **{k: v for k, v in choices.items() if k in args['given']}}
@@ -84,7 +86,7 @@ def s8fast_train(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='runs/run',      # run folder to make
     model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
-    preset:str='default',    # default: what is said below; assignment: plain Adam, plain cross-entropy, zeros around the images, the last weights; options beside it change it
+    preset:str='default',    # default: what is said below, to choose by; final: the same on all training images (valid_pct 0), for the last run, when every choice is made; assignment: plain Adam, plain cross-entropy, zeros around the images, the last weights; options beside it change it
     epochs:int=24,           # passes over the training images
     bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet, 64 for ultimus
     seed:int=0,              # of weights, shuffling and augmentation
@@ -103,12 +105,12 @@ def s8fast_train(
     label_smoothing:str='auto', # share of each label that is spread evenly over all classes; "auto": the network's own, 0.2 for the custom ResNet, 0 for ultimus
     average:str='auto',      # epochs over which the average of the weights that becomes the model reaches back; 0: the last weights; "auto": the network's own, 1 for the custom ResNet, 0 for ultimus
     bn_momentum:float=0.1,   # share of a batch in batch norm's running statistics
-    valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
+    valid_pct:float=0.04,    # share of the training images held out for validation, 0 to 1; 0: none, all of them train, and nothing can be chosen by such a run
     split_seed:int=42,       # of that split
     drop_last:store_true=False, # leave out an epoch's last, smaller batch
     pipeline:str='batch',    # batch: augmented on the device, a batch at once; item: image by image with albumentations
     num_workers:str='auto',  # the item pipeline's processes; "auto": one a core, at most 8, where Python forks, else none
-    precision:str='auto',    # auto, bf16, fp16 or fp32
+    precision:str='auto',    # auto, bf16, fp16 or fp32; with --resume: go on in it where the run was in another
     channels_last:bool_arg=True, # memory format: 1 channels-last, 0 contiguous
     winograd:bool_arg=True,  # in float32 on a CPU, channels-last and not compiled: 1 Winograd's 3x3 convolutions, where a C compiler is there, 0 PyTorch's own
     compile:store_true=False, # torch.compile the network; on a GPU with CUDA graphs
@@ -151,7 +153,7 @@ def s8fast_lr_find(
     data:str=None,           # CIFAR-10's folder, or "digits"; when left out: $S8FAST_DATA, else fastai's download
     out:str='lr_find.png',   # PNG file for the plot
     model:str='custom_resnet', # custom_resnet, ultimus or ultimus_no_blocks
-    preset:str='default',    # default: what is said below; assignment: plain Adam, plain cross-entropy, zeros around the images; options beside it change it
+    preset:str='default',    # default: what is said below, to choose by; final: the same on all training images (valid_pct 0), for the last run, when every choice is made; assignment: plain Adam, plain cross-entropy, zeros around the images; options beside it change it
     bs:str='auto',           # images a batch; "auto": the network's own, 512 for the custom ResNet, 64 for ultimus
     seed:int=0,              # of weights, shuffling and augmentation
     wd:str='auto',           # decoupled weight decay: a step takes lr*wd of each weight; "auto": the network's own, 0.6 for the custom ResNet, 0.05 for ultimus
@@ -160,7 +162,7 @@ def s8fast_lr_find(
     cutout:str='auto',       # side of the hole in every training image, in pixels; 0: none; "auto": the network's own, 8 for the custom ResNet, 0 for ultimus
     pad_mode:str='reflect',  # what the pixels added are: reflect, the image mirrored at its edge, or zeros
     label_smoothing:str='auto', # share of each label that is spread evenly over all classes; "auto": the network's own, 0.2 for the custom ResNet, 0 for ultimus
-    valid_pct:float=0.04,    # share of the training images kept for validation, 0 to 1
+    valid_pct:float=0.04,    # share of the training images held out for validation, 0 to 1; 0: none, all of them train, and nothing can be chosen by such a run
     split_seed:int=42,       # of that split
     drop_last:store_true=False, # leave out an epoch's last, smaller batch
     start_lr:float=1e-6,     # first rate tried
@@ -192,7 +194,7 @@ def s8fast_lr_find(
 def s8fast_evaluate(
     run:str,                 # run folder of a finished run
     data:str=None,           # what the run was trained on, as for s8fast_train; when left out: the digits for a run on them, else $S8FAST_DATA, else fastai's download
-    part:str='test',         # test or valid
+    part:str='test',         # test, or valid where images were held out
     shifts:store_true=False, # accuracy with shifted images too: by the mean over ten views instead of two, in five times the time
     device:str='auto',       # auto, cpu, cuda, cuda:N or mps
 ):

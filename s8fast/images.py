@@ -72,15 +72,16 @@ def digits(
 
 def split(
     labels,    # int array [n]
-    valid_pct, # share of each class that goes into the second part, in (0, 1)
+    valid_pct, # share of each class that goes into the second part, in [0, 1); 0: that part is empty
     seed=42,   # of the shuffle; the same seed cuts the same split
 ):
     "Two sorted index arrays, training and validation: stratified (each class gives the same share) and seeded."
     labels = np.asarray(labels)
+    if valid_pct == 0: return np.arange(len(labels)), np.arange(0)
     n_valid, n_class = round(len(labels) * valid_pct), len(np.unique(labels))
     if not n_class <= n_valid <= len(labels) - n_class:
         raise S8FastError(f'valid_pct={valid_pct} leaves {n_valid} of {len(labels)} images for validation; '
-                          f'each part needs at least one of each of the {n_class} classes: choose another valid_pct.')
+                          f'each part needs at least one of each of the {n_class} classes: choose another valid_pct, or 0 to train on all of them.')
     parts = train_test_split(np.arange(len(labels)), test_size=n_valid, stratify=labels, random_state=seed)
     return tuple(np.sort(o) for o in parts)
 

@@ -73,7 +73,7 @@ class Predictions:
 
 def predict(
     learn_or_run,  # a `Learner` with DataLoaders of `get_dls`, or a run folder
-    part='test',   # `test`, `valid`, or a DataLoader with labels, unshuffled
+    part='test',   # `test`, `valid` where images were held out, or a DataLoader with labels, unshuffled
     data=None,     # an `ImageData` or what `load_data` takes; a Learner needs it for `test` only
     device='auto', # where to compute, for a run folder
 ):
@@ -81,8 +81,9 @@ def predict(
     learn = learn_or_run
     if not isinstance(learn, Learner): learn, data, _ = load_run(learn_or_run, data, device)
     if isinstance(part, DataLoader): dl = part
-    elif part == 'valid': dl = learn.dls.valid
+    elif part == 'valid' and len(learn.dls.valid_ds): dl = learn.dls.valid
     elif part == 'test' and data is not None: dl = test_dl(learn.dls, data)
+    elif part == 'valid': raise S8FastError('All training images were trained on (valid_pct=0), so there are no validation images to predict: give "test" with data.')
     else: raise S8FastError(f'part={part!r} cannot be predicted: give "valid", "test" with data, or a DataLoader.')
     images = []
     logits, targets = predict_logits(learn, _keep_images(dl, images))

@@ -96,6 +96,12 @@ def within_memory(recipe):
     except torch.cuda.OutOfMemoryError as e: raise S8FastError(f'The GPU has no memory for {recipe.bs} images at a time ({reason(e)}): give a smaller --bs.') from e
 
 # %% ../nbs/17_learner.ipynb #efa0e703
+def check_valid(
+    run, # a run folder
+):
+    "Refuse a run that held no images out for validation. Raises `S8FastError`."
+    if not read_record(run)['data']['n_valid']: raise S8FastError(f'{run} was trained on all training images (valid_pct=0), so it has no validation images: give "test".')
+
 def load_run(
     run,           # a run folder
     data,          # an `ImageData`, or what `load_data` takes
@@ -121,11 +127,12 @@ def load_run(
 def evaluate_run(
     run,           # a run folder
     data,          # an `ImageData`, or what `load_data` takes
-    part='test',   # `test` or `valid`
+    part='test',   # `test`, or `valid` where images were held out
     device='auto', # where to compute
     shifts=False,  # `accuracy_tta_shifts` too: takes five times as long
 ):
     "The figures of `evaluate` for a finished run's weights on one part of the data. Raises `S8FastError`."
     if part not in ('test', 'valid'): raise S8FastError(f'part={part!r} is unknown: give "test" or "valid".')
+    if part == 'valid': check_valid(run)
     learn, data, _ = load_run(run, data, device)
     return evaluate(learn, test_dl(learn.dls, data) if part == 'test' else learn.dls.valid, shifts)

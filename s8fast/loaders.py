@@ -102,7 +102,7 @@ def start_method():
 def get_dls(
     data,            # an `ImageData`
     bs=512,          # images a batch
-    valid_pct=0.04,  # share of each class of the training images kept for validation
+    valid_pct=0.04,  # share of each class of the training images held out for validation; 0: none, and the validation loader is empty
     split_seed=42,   # of that split
     augment='recipe',# `recipe`, None, or what the pipeline takes: a `BatchAugment`, or an albumentations transform
     pipeline='batch',# `batch`: whole batches on the device; `item`: image by image through albumentations

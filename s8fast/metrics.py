@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from sklearn.metrics import precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from .files import S8FastError
 from .precision import ChannelsLast, autocast_of
 
 # %% ../nbs/13_metrics.ipynb #62c677c2
@@ -28,7 +29,7 @@ def predict_logits(
     flip=False,   # mirror every image
     shift=(0, 0), # pixels down and right by which every image is moved, after that
 ):
-    "Logits, float32 `[n, n_classes]`, and targets, int64 `[n]`, on the CPU, at the run's precision."
+    "Logits, float32 `[n, n_classes]`, and targets, int64 `[n]`, on the CPU, at the run's precision. Raises `S8FastError` when `dl` has no images."
     model = learn.model.eval()
     layout = torch.channels_last if any(isinstance(o, ChannelsLast) for o in learn.cbs) else torch.contiguous_format
     device = next(model.parameters()).device
@@ -39,6 +40,7 @@ def predict_logits(
             if flip: x = x.flip(3)
             if any(shift): x = _shifted(x, *shift)
             logits.append(model(x.contiguous(memory_format=layout)).float().cpu()); targets.append(y.as_subclass(torch.Tensor).cpu())
+    if not logits: raise S8FastError('There are no images to predict: with valid_pct=0 all training images were trained on, and none are held out for validation. Take the test images.')
     return torch.cat(logits), torch.cat(targets)
 
 def compute_metrics(

@@ -36,14 +36,14 @@ MODELS = dict(
     ultimus           = Network(UltimusNet, 'conv3', bs=64, wd=0.05, pad=0, cutout=0, label_smoothing=0., average=0.),
     ultimus_no_blocks = Network(partial(UltimusNet, n_blocks=0), 'conv3', bs=64, wd=0.05, pad=0, cutout=0, label_smoothing=0., average=0.))
 
-#: Choices by name: what `--preset` stands for: every default, or the course's literal choices: plain Adam, plain cross-entropy, zeros around the images, the last weights.
-PRESETS = dict(default={}, assignment=dict(wd=0., pad_mode='zeros', label_smoothing=0., average=0.))
+#: Choices by name, what `--preset` stands for: every default; the default with all training images, once every choice is made; or the course's literal choices: plain Adam, plain cross-entropy, zeros around the images, the last weights.
+PRESETS = dict(default={}, final=dict(valid_pct=0.), assignment=dict(wd=0., pad_mode='zeros', label_smoothing=0., average=0.))
 
 def preset(
     name, # in `PRESETS`
 ):
     "Its choices, a dictionary. Raises `S8FastError`."
-    if name not in PRESETS: raise S8FastError(f'preset={name!r} is unknown: give {" or ".join(PRESETS)}.')
+    if name not in PRESETS: raise S8FastError(f'preset={name!r} is unknown: give {", ".join(PRESETS)}.')
     return PRESETS[name]
 
 # %% ../nbs/15_recipe.ipynb #13e0a06f
@@ -68,7 +68,7 @@ class Recipe:
     label_smoothing: float|None = None # share of each label that is spread evenly over all classes; None: the network's own
     average: float|None = None # epochs over which the average of the weights that becomes the model reaches back; 0: the last weights; None: the network's own
     bn_momentum: float = 0.1   # share of a batch in batch norm's running statistics
-    valid_pct: float = 0.04    # share of the training images kept for validation
+    valid_pct: float = 0.04    # share of the training images held out for validation; 0: none, all of them train
     split_seed: int = 42       # of that split
     drop_last: bool = False    # leave out an epoch's last, smaller batch
     pipeline: str = 'batch'    # `batch`: augmented on the device, a batch at once; `item`: image by image with albumentations

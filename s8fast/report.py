@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from jinja2 import Environment
 
+from .callbacks import has_valid
 from .gradcam import find_layers, plot_attention, plot_gradcam
 from .files import S8FastError, write_json, write_text
 from .interpret import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses, predict
@@ -63,9 +64,16 @@ def _picture(png, alt):
     return 'data:image/png;base64,' + base64.b64encode(png).decode(), alt, int.from_bytes(png[16:20], 'big') > 640
 
 # %% ../nbs/22_report.ipynb #e34c5ef6
-def _percent(x): return f'{x:.2%}'
-def _four(x): return f'{x:.4f}'
+def _percent(x): return 'none' if x is None else f'{x:.2%}'
+def _four(x): return 'none' if x is None else f'{x:.4f}'
 def _short(x): return f'{x:.6g}' if isinstance(x, float) else x
+
+def _chosen(name, value):
+    "A value of `chosen` for a table."
+    if name == 'earlier_precisions': return ', '.join(f'{o["precision"]} up to step {o["until_step"]:,}' for o in value)
+    return _short(value)
+
+_ALL_TRAIN = ' All training images were trained on and none held out: no choice was made on this run.'
 
 #: The pictures of a report: file name, and what it shows for whoever cannot see it.
 PICTURES = dict(
@@ -86,12 +94,12 @@ def _sections(run, record, metrics, rows, p, layers):
     "The page's sections, in order, as dictionaries for the template."
     def pictures(*names): return [_picture((run/f'{o}.png').read_bytes(), PICTURES[o]) for o in names if (run/f'{o}.png').is_file()]
     test, data, found = metrics['test'], record['data'], record.get('lr_find')
-    parts = [metrics[o] for o in ('test', 'valid')]
+    parts = [metrics[o] for o in ('test', 'valid') if o in metrics]
     final = [('accuracy', 'accuracy', _percent), ('accuracy with flip TTA', 'accuracy_tta', _percent), ('loss', 'loss', _four),
              ('expected calibration error', 'ece', _four), ('images', 'n', '{:,}'.format)]
     recipe = recipe_of(record)
-    yield dict(title='Final figures', head=('', 'test', 'validation'), rows=[(name, *(show(o[key]) for o in parts)) for name, key, show in final],
-               text=f'{_model(recipe.average)} Test-time augmentation (the mean over each image and its mirror image) is given apart.')
+    yield dict(title='Final figures', head=('', 'test', 'validation')[:1 + len(parts)], rows=[(name, *(show(o[key]) for o in parts)) for name, key, show in final],
+               text=f'{_model(recipe.average)} Test-time augmentation (the mean over each image and its mirror image) is given apart.{"" if "valid" in metrics else _ALL_TRAIN}')
     yield dict(title='Curves', pictures=pictures('curves'), text='Cross-entropy with plain labels, whatever the training smooths.' if recipe.label_smoothing else '')
     yield dict(title='Learning rate', pictures=pictures('lr_find', 'schedule'),
                text=f'The finder proposed {found["lr_min"]:.2e} to {found["lr_max"]:.2e}.' if found else 'The peak rate was given by hand.')
@@ -107,10 +115,11 @@ def _sections(run, record, metrics, rows, p, layers):
         yield dict(title='What attends to what', pictures=pictures('attention'),
                    text='The attention matrix of each ULTIMUS block for one test image of each class: which of the eight values of a query meets which of a key.')
     yield dict(title='A batch as the network saw it', pictures=pictures('batch'))
-    yield dict(title='Epochs', head=('epoch', 'lr', 'train loss', 'train acc', 'valid loss', 'valid acc', 'seconds'),
-               rows=[(f'{o["epoch"]:.0f}', f'{o["lr"]:.2e}', _four(o['train_loss']), _percent(o['train_accuracy']), _four(o['valid_loss']),
-                      _percent(o['valid_accuracy']), f'{o["seconds"]:.1f}') for o in rows])
-    yield dict(title='Recipe', head=('choice', 'value'), rows=[*((k, _short(v)) for k, v in asdict(recipe).items()), *((f'{k} (chosen)', _short(v)) for k, v in record['chosen'].items())])
+    valid = ('valid loss', 'valid acc') if has_valid(rows) else ()
+    yield dict(title='Epochs', head=('epoch', 'lr', 'train loss', 'train acc', *valid, 'seconds'),
+               rows=[(f'{o["epoch"]:.0f}', f'{o["lr"]:.2e}', _four(o['train_loss']), _percent(o['train_accuracy']),
+                      *((_four(o['valid_loss']), _percent(o['valid_accuracy'])) if valid else ()), f'{o["seconds"]:.1f}') for o in rows])
+    yield dict(title='Recipe', head=('choice', 'value'), rows=[*((k, _short(v)) for k, v in asdict(recipe).items()), *((f'{k} (chosen)', _chosen(k, v)) for k, v in record['chosen'].items())])
     yield dict(title='Data, versions, hardware', head=('', ''), rows=[
         ('data', f'{data["name"]} ({data["edition"]})'), ('fingerprint', data['fingerprint'][:16]),
         ('images', f'{data["n_train"]:,} training, {data["n_valid"]:,} validation, {data["n_test"]:,} test'),
@@ -159,7 +168,7 @@ def compare_runs(
     records = [_read_choices(o) for o in runs]
     metrics, histories = zip(*((read_metrics(o), read_history(o)) for o in runs))
     names = [str(o) for o in runs]
-    results = [(name, _percent(m['test']['accuracy']), _percent(m['test']['accuracy_tta']), _four(m['test']['loss']), _percent(m['valid']['accuracy']),
+    results = [(name, _percent(m['test']['accuracy']), _percent(m['test']['accuracy_tta']), _four(m['test']['loss']), _percent(m['valid']['accuracy'] if 'valid' in m else None),
                 m['epochs'], f'{m["seconds"]["training"]:,.0f}') for name, m in zip(names, metrics)]
     keys = [k for k in dict.fromkeys(k for o in records for k in o) if len({str(o.get(k)) for o in records}) > 1]
     sections = [dict(title='Results', head=('run', 'test acc', 'with flip TTA', 'test loss', 'valid acc', 'epochs', 'training s'), rows=results),
@@ -170,24 +179,26 @@ def compare_runs(
     return out
 
 def _curves(names, histories):
-    "A section with the validation curves of several runs."
+    "A section with the validation curves of several runs, or with those of training where one of them has no validation images."
+    part, label = ('valid', 'validation') if all(map(has_valid, histories)) else ('train', 'training')
     fig, axs = plt.subplots(1, 2, figsize=(9, 3.6), layout='constrained')
     for ax, key in zip(axs, ('loss', 'accuracy')):
-        for name, rows in zip(names, histories): ax.plot([o['epoch'] for o in rows], [o[f'valid_{key}'] for o in rows], marker='.', label=name)
-        ax.set(xlabel='epoch', ylabel=f'validation {key}'); ax.grid(alpha=.3)
+        for name, rows in zip(names, histories): ax.plot([o['epoch'] for o in rows], [o[f'{part}_{key}'] for o in rows], marker='.', label=name)
+        ax.set(xlabel='epoch', ylabel=f'{label} {key}'); ax.grid(alpha=.3)
         ax.xaxis.get_major_locator().set_params(integer=True)
     axs[1].yaxis.set_major_formatter('{x:.0%}')
     axs[0].legend(fontsize=8)
     picture = io.BytesIO()
     fig.savefig(picture, dpi=100, format='png', bbox_inches='tight')
     plt.close(fig)
-    return dict(title='Curves', pictures=[_picture(picture.getvalue(), f'Validation loss and accuracy of {", ".join(names)}')])
+    return dict(title='Curves', pictures=[_picture(picture.getvalue(), f'{label.capitalize()} loss and accuracy of {", ".join(names)}')],
+                text='' if part == 'valid' else 'Of training, on augmented images: not every run has validation images.')
 
 def _read_choices(run):
     "Every choice of a run, its data and its hardware, as one flat dictionary. Raises `S8FastError`."
     record = read_record(run)
     data = f'{record["data"]["name"]} ({record["data"]["edition"]})'
-    return {**asdict(recipe_of(record)), **{f'{k} (chosen)': v for k, v in record['chosen'].items()}, 'data': data, 'hardware': record['device']['name']}
+    return {**asdict(recipe_of(record)), **{f'{k} (chosen)': _chosen(k, v) for k, v in record['chosen'].items()}, 'data': data, 'hardware': record['device']['name']}
 
 # %% ../nbs/22_report.ipynb #d098712d
 def write_seeds_report(

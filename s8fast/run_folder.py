@@ -24,7 +24,7 @@ import torch
 from pydantic import Field, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from .callbacks import COLUMNS
 from .files import S8FastError, hold, read_json, reason, write_whole
@@ -102,7 +102,15 @@ Positive = Annotated[float, Field(gt=0)]
 Choices = dict[str, str | bool | int | float | None]
 
 @closed
-class _Chosen(TypedDict): device: str; precision: str; lr_max: Positive; num_workers: Count; winograd: bool
+class _Stretch(TypedDict): precision: str; until_step: Count
+@closed
+class _Chosen(TypedDict):
+    device: str
+    precision: str # in which the run ended
+    lr_max: Positive
+    num_workers: Count
+    winograd: bool
+    earlier_precisions: NotRequired[list[_Stretch]] # where `resume` changed it: what it was, and how many optimiser steps were done by then
 @closed
 class _Data(TypedDict): name: str; edition: str; fingerprint: str; vocab: list[str]; n_train: Count; n_valid: Count; n_test: Count
 @closed
@@ -132,11 +140,11 @@ class Metrics(TypedDict):
     version: int
     epochs: Count
     test: _Figures
-    valid: _Figures
+    valid: NotRequired[_Figures] # absent with `valid_pct=0`
     seconds: dict[str, float]
     files: dict[str, str]
 
-RECIPE_VERSION, METRICS_VERSION = 5, 2
+RECIPE_VERSION, METRICS_VERSION = 6, 3
 
 def upgrade_record(
     record, # what has a recipe, in the state of its `version`
@@ -150,10 +158,12 @@ def upgrade_record(
     if old < 5: # leave to use it there was, as of any precision; it was not there to be used
         record['recipe'] = {'winograd': True, **record['recipe']}
         if isinstance(record.get('chosen'), dict): record['chosen'] = {'winograd': False, **record['chosen']}
-    return {**record, 'version': RECIPE_VERSION}
+    return {**record, 'version': RECIPE_VERSION} # 6: the precision may have changed on the way
 
 def _upgrade_metrics(metrics):
-    return metrics if metrics.get('version', 1) == METRICS_VERSION else {**metrics, 'files': {}, 'version': METRICS_VERSION}
+    old = metrics.get('version', 1)
+    if old < 2: metrics = {**metrics, 'files': {}}
+    return {**metrics, 'version': METRICS_VERSION} # 3: there may be no validation figures
 
 def read_record(
     run, # a run folder, or a `recipe.json`
@@ -188,20 +198,28 @@ def file_digest(path):
     except OSError as e: raise S8FastError(f'{path} cannot be read ({e.strerror}): restore it, or train again.') from e
     return h.hexdigest()
 
+def _history_row(epoch, values):
+    "A line of `history.csv` as a dictionary; raises `ValueError`."
+    row = dict(zip(COLUMNS, values, strict=True))
+    empty = [k for k in ('valid_loss', 'valid_accuracy') if row[k] == '']
+    row = {k: None if k in empty else float(v) for k, v in row.items()}
+    if row['epoch'] != epoch or len(empty) == 1 or not all(math.isfinite(v) for v in row.values() if v is not None):
+        raise ValueError(f'line {epoch + 1} is no row of epoch {epoch}')
+    return row
+
 def read_history(
     run, # a run folder
 ):
-    "The rows of a run's `history.csv`, dictionaries with the keys of `COLUMNS`. Raises `S8FastError`."
+    "The rows of a run's `history.csv`, dictionaries with the keys of `COLUMNS`; without validation images their two values are None. Raises `S8FastError`."
     path = Path(run)/'history.csv'
     if not path.is_file(): raise S8FastError(f'{path.parent} is no finished run (history.csv is missing): let it finish, or train again.')
     try:
         if path.stat().st_size > 1 << 26: raise ValueError('it is too large')
         with path.open(newline='', encoding='utf8') as f: head, *lines = csv.reader(f)
         if tuple(head) != COLUMNS: raise ValueError(f'its columns are {", ".join(head)[:80]}')
-        rows = [dict(zip(COLUMNS, map(float, o), strict=True)) for o in lines]
-        for i, row in enumerate(rows, 1):
-            if row['epoch'] != i or not all(map(math.isfinite, row.values())): raise ValueError(f'line {i + 1} is no row of epoch {i}')
+        rows = [_history_row(i, o) for i, o in enumerate(lines, 1)]
         if not rows: raise ValueError('it has no epoch')
+        if len({o['valid_loss'] is None for o in rows}) > 1: raise ValueError('some of its epochs have validation figures and some have none')
     except (OSError, ValueError, csv.Error) as e: raise S8FastError(f'{path} is damaged ({e}): restore it, or train again.') from e
     return rows
 

@@ -54,7 +54,7 @@ def summarise(
 
 # %% ../nbs/19_seeds.ipynb #4f717ab1
 @closed
-class _SeedRun(TypedDict): seed: int; accuracy: Share; accuracy_tta: Share; valid_accuracy: Share; lr_max: float; seconds: float; device: str
+class _SeedRun(TypedDict): seed: int; accuracy: Share; accuracy_tta: Share; valid_accuracy: Share | None; lr_max: float; seconds: float; device: str
 @closed
 class _Spread(TypedDict): n: int; mean: Share; sd: float | None; min: Share; max: Share; interval: list[float] | None; at_least: dict[str, Share]
 
@@ -70,7 +70,7 @@ class Summary(TypedDict):
     accuracy_tta: _Spread
     failed: list[int] # seeds whose loss was no longer finite
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2 # 2: there may be no validation accuracy
 
 def summarise_runs(
     runs, # finished run folders of one recipe with different seeds
@@ -85,7 +85,7 @@ def summarise_runs(
         if record['data']['fingerprint'] != data['fingerprint']: raise S8FastError(f'{run} was trained on other data than {runs[0]}: give runs on the same data.')
         if recipe.seed in seeds: raise S8FastError(f'{run} has a seed that another of the runs has, {recipe.seed}: give each once.')
         seeds.add(recipe.seed)
-    lines = [dict(seed=recipe.seed, accuracy=m['test']['accuracy'], accuracy_tta=m['test']['accuracy_tta'], valid_accuracy=m['valid']['accuracy'], lr_max=record['chosen']['lr_max'],
+    lines = [dict(seed=recipe.seed, accuracy=m['test']['accuracy'], accuracy_tta=m['test']['accuracy_tta'], valid_accuracy=m['valid']['accuracy'] if 'valid' in m else None, lr_max=record['chosen']['lr_max'],
                   seconds=m['seconds']['training'], device=record['device']['name']) for record, recipe, m in zip(records, recipes, metrics)]
     return dict(version=SUMMARY_VERSION, recipe={k: v for k, v in asdict(recipes[0]).items() if k != 'seed'}, data={k: data[k] for k in ('name', 'edition', 'fingerprint', 'n_train', 'n_valid', 'n_test')},
                 versions={k: sorted({o['versions'].get(k, '') for o in records}) for k in records[0]['versions']}, runs=lines,
@@ -110,7 +110,9 @@ def summary_table(
 ):
     "It as lines of text: a row a seed, then mean, deviation and shares."
     lines = [f'{"seed":>5}  test acc  with flip TTA  valid acc    lr_max  training s']
-    lines += [f'{o["seed"]:5}  {o["accuracy"]:8.2%}  {o["accuracy_tta"]:13.2%}  {o["valid_accuracy"]:9.2%}  {o["lr_max"]:8.2e}  {o["seconds"]:10,.0f}' for o in summary['runs']]
+    for o in summary['runs']:
+        valid = 'none' if o['valid_accuracy'] is None else f'{o["valid_accuracy"]:.2%}'
+        lines.append(f'{o["seed"]:5}  {o["accuracy"]:8.2%}  {o["accuracy_tta"]:13.2%}  {valid:>9}  {o["lr_max"]:8.2e}  {o["seconds"]:10,.0f}')
     n = summary['accuracy']['n']
     lines += [f'test accuracy {spread_line(summary["accuracy"])}', f'with flip TTA {spread_line(summary["accuracy_tta"])}',
               'runs at or above ' + ', '.join(f'{100*float(k):.3g}%: {round(v*n)} of {n}' for k, v in summary['accuracy']['at_least'].items())]
@@ -148,7 +150,9 @@ def train_seeds(
         log(f'seed {seed}, {i} of {len(runs)}: {"is there already" if seed in done else run}')
         if seed not in done:
             try:
-                if is_unfinished(run) and not force: resume(run, data, log, checkpoint_minutes, **asdict(mine))
+                if is_unfinished(run) and not force:
+                    expected = {k: v for k, v in asdict(mine).items() if k != 'precision'} # given to `resume`, it would ask for a change
+                    resume(run, data, log, checkpoint_minutes, **expected)
                 else: train(mine, data, run, force, log, checkpoint_minutes)
             except NonFiniteLoss as e: failed[seed] = str(e)
             else: done.add(seed)

@@ -26,7 +26,7 @@ from .learner import compiling, deterministic, get_learner, quiet_unless_interac
 from .loaders import test_dl
 from .metrics import evaluate
 from .one_cycle import LRRange, find_lr_range, fit_one_cycle, plot_schedule
-from .precision import give_freed_memory_back, is_emulated, pick_device, pick_precision
+from .precision import PRECISIONS, give_freed_memory_back, is_emulated, pick_device, pick_precision
 from .recipe import differences, recipe_of
 from .run_folder import (BEGUN, METRICS_VERSION, RECIPE_VERSION, RUN_FILES, STATE, Choices, Record, check_out, environment, file_digest, is_unfinished, make_out, open_run, remove,
                                read_metrics, read_record, save_figure, save_model, upgrade_record)
@@ -60,9 +60,9 @@ def resume(
     data=None,   # an `ImageData`, or what `load_data` takes; None: where the run had its data from
     log=None,    # called with each line of text; None: `print`
     checkpoint_minutes=None, # write a checkpoint within an epoch too, this often; None: after each epoch only
-    **changes,   # choices of the recipe that the run is expected to have; refused when it has others
+    **changes,   # choices of the recipe that the run is expected to have, refused when it has others; but `precision='fp32'`, `'bf16'` or `'fp16'` asks it to go on in that
 ):
-    "Go on with a run that was stopped; returns the content of its `metrics.json`, which is what it would have been. Raises `S8FastError`, and `Interrupted` when a signal came."
+    "Go on with a run that was stopped; returns the content of its `metrics.json`, which, in the same precision, is what it would have been. Raises `S8FastError`, and `Interrupted` when a signal came."
     run = Path(run).expanduser()
     if not is_unfinished(run):
         read_record(run)
@@ -79,9 +79,10 @@ def resume(
         recipe = recipe_of(kept['record'] if kept else begun)
         if kept and begun and (changed := differences(recipe, recipe_of(begun))):
             raise S8FastError(f'{run/BEGUN} was changed since the run began ({changed}): put it back, or train anew in another folder.')
+        precision = changes.pop('precision') if changes.get('precision') in PRECISIONS else None
         if changed := differences(recipe, replace(recipe, **changes)):
             raise S8FastError(f'{run} was begun with another recipe ({changed}): resume it without that, or train anew in another folder.')
-        return _Run(recipe, data_of(run) if data is None else data, run, log, checkpoint_minutes, (kept or begun)['id'], state, kept).go()
+        return _Run(recipe, data_of(run) if data is None else data, run, log, checkpoint_minutes, (kept or begun)['id'], state, kept, precision).go()
 
 def _found(run):
     "What an unfinished run was begun with."
@@ -111,14 +112,16 @@ def _kept(state, path):
         kept = {**state[1]['record'], 'record': upgrade_record(state[1]['record']['record'])}
         kept, rows = TypeAdapter(_Kept).validate_python(kept, strict=True), state[1]['callbacks']['history']['rows']
         for o in rows:
-            if tuple(o) != COLUMNS or not all(isinstance(v, (int, float)) for v in o.values()): raise ValueError('its history has other columns')
+            figures = {k: v for k, v in o.items() if v is not None or k not in ('valid_loss', 'valid_accuracy')}
+            if tuple(o) != COLUMNS or not all(isinstance(v, (int, float)) for v in figures.values()): raise ValueError('its history has other columns')
         if len(rows) > kept['record']['recipe']['epochs']: raise ValueError(f'it has {len(rows)} epochs')
     except (KeyError, TypeError, ValueError, AttributeError) as e: raise S8FastError(f'{path} is damaged ({reason(e)}): begin the run again with --force.') from e
     return kept
 
 class _Run:
     "One run in a folder that is this process's own: from the beginning, or from a checkpoint."
-    def __init__(self, recipe, data, out, log, minutes, id=None, state=None, kept=None):
+    def __init__(self, recipe, data, out, log, minutes, id=None, state=None, kept=None, precision=None):
+        self.precision = precision # that it was asked to go on in
         self.recipe, self.data, self.out, self.minutes, self.id, self.state, self.kept = recipe, data, out, minutes, id or secrets.token_hex(8), state, kept
         self.log, self.seconds, self.when, self.owns = log or partial(print, flush=True), {}, 'before training began', state is not None
         self.source = data if data in (None, 'digits') else str(Path(data).expanduser().absolute()) if isinstance(data, (str, Path)) else _IN_MEMORY
@@ -147,8 +150,10 @@ class _Run:
     def _steps(self):
         recipe, out, log = self.recipe, self.out, self.log
         record = self.kept and self._same_record(self.kept['record'])
+        changed = bool(record and self.precision and self.precision != record['chosen']['precision'])
         if record: # what was chosen then is chosen now
-            recipe = replace(recipe, **{k: record['chosen'][k] for k in ('device', 'precision', 'num_workers', 'winograd')})
+            recipe = replace(recipe, **{k: record['chosen'][k] for k in ('device', 'precision', 'num_workers', 'winograd') if not (changed and k == 'winograd')})
+        if self.precision: recipe = replace(recipe, precision=self.precision)
         precision = pick_precision(recipe.precision, pick_device(recipe.device))
         data = load_data(self.data)
         if record and data.fingerprint != record['data']['fingerprint']:
@@ -160,6 +165,7 @@ class _Run:
             f'{device}, {precision}{", channels-last" if recipe.channels_last else ""}{", Winograd" if winograd_layers(learn.model) else ""}{", compiled" if recipe.compile else ""}; {recipe.pipeline} pipeline')
         self._lap('startup')
 
+        if changed: record = self._in_precision(record, learn)
         if record: found = record['lr_find'] and LRRange.from_dict(record['lr_find'])
         else:
             found = self._find(learn)
@@ -169,7 +175,8 @@ class _Run:
         self._lap('training')
 
         self.when = 'after the last epoch'
-        final = dict(version=METRICS_VERSION, epochs=recipe.epochs, test=evaluate(learn, test_dl(dls, data)), valid=evaluate(learn, dls.valid))
+        final = dict(version=METRICS_VERSION, epochs=recipe.epochs, test=evaluate(learn, test_dl(dls, data)))
+        if len(dls.valid_ds): final['valid'] = evaluate(learn, dls.valid)
         self._lap('evaluation')
         save_model(out/'model.safetensors', learn.model)
         _draw(out, learn, history.rows, found)
@@ -179,9 +186,10 @@ class _Run:
         except S8FastError: raise
         except ValueError as e: raise NonFiniteLoss(f'The final figures are not finite ({e}), so {out} has no result: train anew with --force and a lower --lr_max.') from None
         remove(out/BEGUN, out/STATE) # in this order: the state alone is enough to get here again
-        test, valid = final['test'], final['valid']
+        test = final['test']
+        valid = f'validation accuracy {final["valid"]["accuracy"]:.2%}; ' if 'valid' in final else ''
         log(f'test accuracy {test["accuracy"]:.2%} (with flip TTA {test["accuracy_tta"]:.2%}), loss {test["loss"]:.4f}; '
-            f'validation accuracy {valid["accuracy"]:.2%}; trained in {self.seconds["training"]:.0f} s; all of it is in {out}')
+            f'{valid}trained in {self.seconds["training"]:.0f} s; all of it is in {out}')
         return final
 
     def _find(self, learn):
@@ -208,17 +216,30 @@ class _Run:
         "The record of the checkpoint, which has to be the one in `recipe.json`."
         if (self.out/'recipe.json').exists():
             there = read_record(self.out)
-            if there != record:
+            if there != record and _but_for_precision(there) == _but_for_precision(record): write_json(self.out/'recipe.json', record) # changed by a process that was then killed
+            elif there != record:
                 what = differences(recipe_of(record), recipe_of(there)) or f'in {next(k for k in record if record[k] != there[k])}'
                 raise S8FastError(f'{self.out/"recipe.json"} was changed since the run began ({what}): put it back, or train anew in another folder.')
         else: write_json(self.out/'recipe.json', record)
-        device, precision = record['chosen']['device'], record['chosen']['precision']
+        device, precision = record['chosen']['device'], self.precision or record['chosen']['precision']
         try: now = environment(pick_device(device))
         except S8FastError as e: raise S8FastError(f'{self.out} was begun on {device}, which is not here: resume it where that is, or train anew.') from e
-        if is_emulated(precision, device): raise S8FastError(f'{self.out} was begun in {precision}, for which this {device} has no hardware: resume it where that is, or train anew.')
+        if not self.precision and is_emulated(precision, device):
+            raise S8FastError(f'{self.out} was begun in {precision}, for which this {device} has no hardware: resume it where that is, go on in another precision with --precision fp32, or train anew.')
         changed = [f'{k} {record[group][k]}, now {v}' for group in ('versions', 'device') for k, v in now[group].items() if record[group].get(k) != v]
-        if record['chosen']['winograd'] and not winograd_available(): changed.append("convolutions by Winograd, which cannot be had here, now PyTorch's")
+        if record['chosen']['winograd'] and precision == 'fp32' and not winograd_available(): changed.append("convolutions by Winograd, which cannot be had here, now PyTorch's")
         if changed: self.log(f'not what the run was begun with: {"; ".join(changed)}. The rest of it may differ in the last digits.')
+        return record
+
+    def _in_precision(self, record, learn):
+        "The record of a run that goes on in the precision that `resume` was asked for, in `recipe.json` too; the next checkpoint keeps it."
+        plain, old = self.state[1], record['chosen']
+        step = len(plain['callbacks']['history']['rows'])*len(learn.dls.train) + plain['batches']
+        earlier = [*old.get('earlier_precisions', []), dict(precision=old['precision'], until_step=step)]
+        chosen = dict(old, precision=self.precision, winograd=bool(winograd_layers(learn.model)), earlier_precisions=earlier)
+        self.log(f'goes on in {self.precision}, as asked: up to step {step:,} it was {old["precision"]}. The result is another than in one precision.')
+        record = dict(record, chosen=chosen)
+        write_json(self.out/'recipe.json', record)
         return record
 
     def _fit(self, learn, record, interactive):
@@ -250,6 +271,10 @@ class _Run:
             where = f'after epoch {len(history.rows)} of {recipe.epochs}{steps}' if saver.stopped else 'before its step was done, with the processes of its loader'
             raise Interrupted(f'Stopped by {signal.Signals(stop.signum).name} {where}: {self._hint()}', stop.signum)
         return history
+
+def _but_for_precision(record):
+    "A record without what `resume` may change."
+    return {**record, 'chosen': {k: v for k, v in record['chosen'].items() if k not in ('precision', 'winograd', 'earlier_precisions')}}
 
 def _describe(data, dls):
     return dict(name=data.name, edition=data.edition, fingerprint=data.fingerprint, vocab=list(data.vocab),
