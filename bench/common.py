@@ -103,6 +103,14 @@ def read_records(path, look, what):
     return records
 
 
+def write_logits(path, logits, data):
+    "A run's logits, `{part: [n, n_classes]}`, in float16 to a safetensors file with the fingerprint of the `ImageData`; raises `S8FastError`."
+    from s8fast.files import write_whole
+    from safetensors.torch import save
+    raw = save({part: o.half().contiguous() for part, o in logits.items()}, dict(data=data.fingerprint, split='test: all test images, in order; valid: the validation images, in order'))
+    write_whole(path, lambda tmp: tmp.write_bytes(raw))
+
+
 def read_study(path):
     "The trials that `study.py` wrote to `path`; raises `S8FastError`."
     def look(o): o['row'], o['arguments'], o['data'], o['share'], o['recipe']['average'], o['accuracy'] + sum(a['accuracy'] for a in o['averages'].values())

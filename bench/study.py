@@ -158,6 +158,7 @@ def parse_row(text, common):
         if not all('sam' in arguments and isinstance(arguments[o], int) for o in OF_SAM[1:] if o in arguments): raise ValueError('sam_images, sam_from: a whole number, with sam')
         if arguments.get('flip', 'random') not in ('random', 'alternating'): raise ValueError('flip: random or alternating')
         if 'flip' in arguments and recipe.pipeline != 'batch': raise ValueError('flip: for the batch pipeline only')
+        if not recipe.valid_pct: raise ValueError('valid_pct: above 0, since a study measures on validation images')
     except (TypeError, ValueError) as e: raise S8FastError(f'{text!r} changes neither the recipe nor the network ({e}).') from e
     return recipe, arguments
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'LossOnDevice', 'first_nonfinite', 'NonFiniteLoss', 'StopOnNonFinite', 'History', 'write_history',
-           'history_line', 'plot_history']
+           'history_line', 'has_valid', 'plot_history']
 
 # %% ../nbs/12_callbacks.ipynb #c4642989
 import csv

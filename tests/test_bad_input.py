@@ -263,7 +263,7 @@ def test_batch_larger_than_the_set(refused, folders):
     refused('s8fast_lr_find', '--data', 'digits', '--bs', 1381, '--device', 'cpu', parts=['1381', '1380 training images', 'bs'])
 
 
-@pytest.mark.parametrize('valid_pct', [0, 0.1, 0.9, 1])
+@pytest.mark.parametrize('valid_pct', [0.1, 0.9, 1])
 def test_validation_share_that_leaves_a_class_out(refused, folders, valid_pct):
     load_cifar10(folders)
     refused('s8fast_train', '--data', folders, '--out', 'run', '--bs', 1, '--valid_pct', valid_pct,

@@ -1,5 +1,5 @@
 "The study of choices on validation images and its picture; the yardstick."
-import copy, importlib, json, os, signal, subprocess, sys, time
+import copy, importlib, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,10 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import SGD
 from PIL import Image
+from s8fast.interpret import predict
 from s8fast.learner import get_learner
 from s8fast.recipe import Recipe
+from safetensors.torch import load_file
 from torch import nn
 
 BENCH = Path(__file__).resolve().parent.parent/'bench'
@@ -47,7 +49,7 @@ def test_study_goes_on(study, tmp_path, call_command):
     assert all(line in words[1] for line in words[0] if line[:1] == ['lr_max=0.003']), again.stdout # as it was
 
 
-@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('eps=0', {}, 'eps: a number above 0'), ('ghost=many', {}, 'ghost: a number above 0'), ('sam_images=128', {}, 'with sam'), ('width=0.5', {}, 'custom ResNet only'), ('model=custom_resnet,width=0.01', {}, 'from 1/64 to 1'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
+@pytest.mark.parametrize('row, change, says', [('depth=3', {}, 'neither the recipe nor the network'), ('valid_pct=0', {}, 'valid_pct: above 0'), ('first_weights=ones', {}, 'kaiming, dirac, whitening'), ('flip=never', {}, 'random or alternating'), ('pipeline=item,flip=alternating', {}, 'batch pipeline'), ('first_weights=', {}, 'kaiming, dirac, whitening'), ('eps=0', {}, 'eps: a number above 0'), ('ghost=many', {}, 'ghost: a number above 0'), ('sam_images=128', {}, 'with sam'), ('width=0.5', {}, 'custom ResNet only'), ('model=custom_resnet,width=0.01', {}, 'from 1/64 to 1'), ('wd=0.1', dict(share='.2'), 'other images'), ('wd=0.1', dict(out='history.csv'), 'no study'), ('wd=0.1', dict(out='none/study.json'), 'none')])
 def test_study_refuses(study, row, change, says, tmp_path, call_command):
     args, out = study[0], study[0][-1]
     if 'out' in change:
@@ -188,3 +190,36 @@ def test_yardstick_goes_on(tmp_path, call_command):
     a, b = ([{k: v for k, v in o.items() if k != 'seconds'} for o in json.loads(f.read_text())] for f in (whole, out))
     for o in (*a[0]['history'], *b[0]['history']): del o['seconds']
     assert a == b and len(a) == 1 and not state.exists()
+    assert (tmp_path/'whole-seed0.safetensors').read_bytes() == (tmp_path/'out-seed0.safetensors').read_bytes()
+
+
+def test_yardstick_without_validation_images(tmp_path, call_command):
+    data, out = write_folders(tmp_path/'data', draw_data(8, 2)), tmp_path/'out.json'
+    done = call_command(BENCH/'yardstick.py', '--device', 'cpu', '--data', data, '--epochs', 1, '--bs', 64, '--valid_pct', 0, '--precision', 'fp32', '--out', out)
+    assert done.returncode == 0 and 'none' in done.stdout, done.stderr
+    found, = json.loads(out.read_text())
+    assert 'valid' not in found and found['precision'] == 'fp32' and found['recipe']['valid_pct'] == 0 and found['history'][0]['valid_loss'] is None
+    logits = load_file(tmp_path/'out-seed0.safetensors')
+    assert set(logits) == {'test'} and logits['test'].dtype == torch.float16
+    assert (logits['test'].argmax(1) == torch.arange(10).repeat_interleave(2)).double().mean() == found['test']['accuracy']
+
+
+def test_record(png_run, png, tmp_path, call_command):
+    "What is kept of a run: its own files, logits that give its figures, weights in half the bytes; of figures that aren't its own, nothing."
+    run, out = png_run[0], tmp_path/'kept'
+    args = '--data', png, '--device', 'cpu'
+    done = call_command(BENCH/'record.py', run, out, *args, '--weights', '--pictures')
+    assert done.returncode == 0, done.stderr
+    assert all((out/o).read_bytes() == (run/o).read_bytes() for o in ('recipe.json', 'history.csv', 'metrics.json', 'curves.png'))
+    logits, weights = load_file(out/'logits.safetensors'), load_file(out/'weights.safetensors')
+    for part, o in logits.items(): assert o.equal(predict(run, part, png, 'cpu').logits.half())
+    assert set(logits) == {'test', 'valid'} and (out/'weights.safetensors').stat().st_size < .51*(run/'model.safetensors').stat().st_size
+    assert all(v.equal(weights[k].float()) or (v.half() == weights[k]).all() for k, v in load_file(run/'model.safetensors').items())
+    changed = tmp_path/'changed'
+    shutil.copytree(run, changed)
+    metrics = json.loads((run/'metrics.json').read_text())
+    del metrics['sha256']
+    metrics['test']['accuracy'] = .99
+    (changed/'metrics.json').write_text(json.dumps(metrics))
+    refused = call_command(BENCH/'record.py', changed, tmp_path/'none', *args)
+    assert refused.returncode == 2 and 'metrics.json says 99.00%' in refused.stderr and refused.stderr.count('\n') == 1 and not (tmp_path/'none').exists(), refused.stderr

@@ -4,6 +4,8 @@ import os, signal, subprocess
 import pytest
 import runs
 from conftest import script
+from s8fast.checkpoint import Checkpoint, Interrupted
+from s8fast.training import resume, train as train_run
 
 FLAGS = '--data', 'digits', '--valid_pct', .7, '--device', 'cpu', '--num_workers', 0, '--no_report', '--lr_max', 2e-3, '--model', 'ultimus', '--bs', 32
 
@@ -120,3 +122,16 @@ def test_a_loss_that_explodes(train, tmp_path, count):
     assert not (tmp_path/'run'/'metrics.json').exists()
     assert train(*flags, '--force', '--lr_max', 1e-3).wait()[0] == 0
     count(['losses that are not finite'])
+
+
+@pytest.mark.parametrize('pipeline', ['batch', 'item'])
+def test_a_run_without_validation_images_goes_on(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoint, '_write', Checkpoint._write)  # is put back after StopAt
+    data, recipe = runs.few_digits(), runs.recipe(pipeline, valid_pct=0.)
+    def quiet(line): pass
+    train_run(recipe, data, tmp_path/'whole', log=quiet)
+    runs.StopAt(1, 1).install()
+    with pytest.raises(Interrupted): train_run(recipe, data, tmp_path/'run', log=quiet, checkpoint_minutes=0)
+    monkeypatch.undo()
+    resume(tmp_path/'run', data, quiet)
+    assert runs.results(tmp_path/'run') == runs.results(tmp_path/'whole')
