@@ -10,7 +10,8 @@ parser.read(root/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 lib = cfg['lib_name']
 readme = root/'README.md'  # absent only until `make readme` first runs
-stages = '1 - Planning,2 - Pre-Alpha,3 - Alpha,4 - Beta,5 - Production/Stable,6 - Mature,7 - Inactive'.split(',')
+stages = 'Planning,Pre-Alpha,Alpha,Beta,Production/Stable,Mature,Inactive'.split(',')
+status = cfg.getint('status')
 
 setup(
     name=lib,
@@ -26,12 +27,25 @@ setup(
     url=cfg['git_url'],
     project_urls={'Documentation': cfg['doc_host'] + cfg['doc_baseurl']},
     packages=find_packages(include=[lib, f'{lib}.*']),
+    # Files that the package reads beside its modules; MANIFEST.in names them for the source distribution.
+    package_data={
+        f'{lib}.models': ['*.c'],
+        f'{lib}.interpret': ['*.jinja'],
+        lib: ['pretrained/*'],
+    },
+    include_package_data=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},
-    entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f'{lib}={lib}._modidx:d']},
-    classifiers=['Development Status :: ' + stages[cfg.getint('status') - 1],
-                 'Intended Audience :: ' + cfg['audience'], 'Natural Language :: ' + cfg['language'],
-                 'Programming Language :: Python :: 3'],
+    entry_points={
+        'console_scripts': cfg['console_scripts'].split(),
+        'nbdev': [f'{lib}={lib}._modidx:d'],
+    },
+    classifiers=[
+        f'Development Status :: {status} - {stages[status - 1]}',
+        'Intended Audience :: ' + cfg['audience'],
+        'Natural Language :: ' + cfg['language'],
+        'Programming Language :: Python :: 3',
+    ],
     zip_safe=False,
 )

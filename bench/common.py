@@ -1,10 +1,15 @@
-"What the benchmarks share: which device, what was measured on it, and a table."
-import json, os, platform, statistics, sys
+"What the benchmarks share: the device and its speed, the images, tables, and the files that they write."
+import json, os, platform, statistics, sys, time
+from dataclasses import replace
 
+import numpy as np
 import torch
-from s8fast.checkpoint import Interrupted
-from s8fast.files import S8FastError, reason, write_text
-from s8fast.precision import PRECISIONS, pick_device
+from s8fast.data.dataset import split
+from s8fast.errors import Interrupted, S8FastError, reason
+from s8fast.files import write_text, write_whole
+from s8fast.recipe import AUTO, Recipe
+from s8fast.training.device import PRECISIONS
+from safetensors.torch import save
 from torch import nn
 
 
@@ -12,106 +17,144 @@ class Scaled(nn.Module):
     "A network whose logits are multiplied by `scale`."
     def __init__(self, model, scale):
         super().__init__()
-        self.model, self.scale = model, scale
+        self.model = model
+        self.scale = scale
+
     def forward(self, x): return self.scale*self.model(x)
 
 
+# A script and its options
+
 def run_script(main):
-    "Run a script's `main`: what its user can put right is a sentence and exit status 2, a stop its signal's status."
+    "Run a script's `main`. A user's error is one sentence and exit status 2; a signal gives that signal's status."
     try: main()
     except (S8FastError, Interrupted) as e:
         print(f'{os.path.basename(sys.argv[0])}: {e}', file=sys.stderr)
         sys.exit(e.status)
 
 
-def header(device, *more):
-    "Device and versions, one line."
-    import fastai
-    from s8fast.run_folder import environment
-    what = environment(device)['device']
-    return ', '.join([f'{what["name"]} ({what["type"]}, {what["threads"]} threads of {os.cpu_count()} cores)', f'torch {torch.__version__}',
-                      f'fastai {fastai.__version__}', f'python {platform.python_version()}', *more])
-
-
-def enough(data, n):
-    "`data` with its training images repeated until there are `n` of them: a clock doesn't mind."
-    from dataclasses import replace
-    times = -(-n//len(data.train_labels))
-    return replace(data, train_images=data.train_images.repeat(times, 0), train_labels=data.train_labels.repeat(times)) if times > 1 else data
-
-
-def part(data, share):
-    "`data` with that share of its training images, the classes in proportion."
-    from dataclasses import replace
-
-    import numpy as np
-    from s8fast.images import split
-    if share == 1: return data
-    keep = split(data.train_labels, share)[1]
-    return replace(data, train_images=np.ascontiguousarray(data.train_images[keep]), train_labels=data.train_labels[keep])
-
-
 def numbers(text):
     "`.5,1,2` as a list, for an option of a command."
-    return [float(o) for o in text.split(',')]
+    return [float(word) for word in text.split(',')]
+
+
+# The device
+
+def header(device, *more):
+    "The device and the versions, on one line."
+    import fastai
+    from s8fast.runs.record import environment
+    found = environment(device)['device']
+    threads = f'{found["threads"]} threads of {os.cpu_count()} cores'
+    parts = [f'{found["name"]} ({found["type"]}, {threads})', f'torch {torch.__version__}',
+             f'fastai {fastai.__version__}', f'python {platform.python_version()}']
+    return ', '.join([*parts, *more])
 
 
 def wait(device):
-    "Until the device has done what was asked of it."
+    "Wait until the device has done what was asked of it."
     if device.type == 'cuda': torch.cuda.synchronize()
     if device.type == 'mps': torch.mps.synchronize()
 
 
-def matmul_rate(device, precision, n=None, repeats=5):
-    "Multiply-adds per second, times two, of an n by n matrix product in `precision`: the best of `repeats`."
-    import time
-    n = n or (8192 if device.type == 'cuda' else 2048)
-    a, b = (torch.randn(n, n, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
+def best_time(function, device, repeats):
+    "The best of `repeats` calls, in seconds, after one that is not counted."
     best = float('inf')
-    for _ in range(repeats + 1):
+    for i in range(repeats + 1):
         wait(device)
         start = time.perf_counter()
-        a @ b
+        function()
         wait(device)
-        best = min(best, time.perf_counter() - start)
-    return 2*n**3/best
+        if i: best = min(best, time.perf_counter() - start)
+    return best
+
+
+def matmul_rate(device, precision, n=None, repeats=5):
+    "Operations a second of an n by n matrix product in `precision`: the best of `repeats`. A multiply-add counts two."
+    n = n or (8192 if device.type == 'cuda' else 2048)
+    a, b = (torch.randn(n, n, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
+    return 2*n**3/best_time(lambda: a @ b, device, repeats)
+
+
+# The images
+
+def enough(data, n):
+    "`data` with its training images repeated until there are at least `n` of them. Timings don't depend on that."
+    times = -(-n//len(data.train_labels))
+    if times <= 1: return data
+    return replace(data, train_images=data.train_images.repeat(times, 0), train_labels=data.train_labels.repeat(times))
+
+
+def part(data, share):
+    "`data` with that share of its training images, stratified."
+    if share == 1: return data
+    keep = split(data.train_labels, share)[1]
+    images = np.ascontiguousarray(data.train_images[keep])
+    return replace(data, train_images=images, train_labels=data.train_labels[keep])
+
+
+# Tables
+
+def as_text(value):
+    "A cell of a table: text as it is, numbers to three digits."
+    if isinstance(value, str): return value
+    if isinstance(value, int): return f'{value:,}'
+    return f'{value:.3g}' if value < 100 else f'{value:,.0f}'
 
 
 def table(head, rows):
-    "Rows of text and numbers as aligned lines; the first column to the left."
-    rows = [[o if isinstance(o, str) else f'{o:,}' if isinstance(o, int) else f'{o:.3g}' if o < 100 else f'{o:,.0f}' for o in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return '\n'.join('  '.join(o.ljust(w) if i == 0 else o.rjust(w) for i, (o, w) in enumerate(zip(row, widths))).rstrip() for row in rows)
+    "Rows of text and numbers as aligned lines. The first column is flush left, the others flush right."
+    cells = [[as_text(value) for value in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = []
+    for first, *rest in cells:
+        aligned = [text.rjust(width) for text, width in zip(rest, widths[1:])]
+        lines.append('  '.join([first.ljust(widths[0]), *aligned]).rstrip())
+    return '\n'.join(lines)
 
 
-def spread(seconds):
+def spread(values):
     "n, median, lowest and highest of a row's measurements."
-    return len(seconds), statistics.median(seconds), min(seconds), max(seconds)
+    return len(values), statistics.median(values), min(values), max(values)
 
+
+# Files
 
 def write_records(path, records):
-    "A list of dictionaries to the JSON file `path`; raises `S8FastError`."
+    "Write a list of dictionaries to the JSON file `path`. Raises `S8FastError`."
     write_text(path, json.dumps(records, indent=1) + '\n')
 
 
 def read_records(path, look, what):
-    "What `write_records` wrote to `path`; raises `S8FastError` where that is not `what`: where `look` stumbles over one of them."
+    "What `write_records` wrote to `path`. Raises `S8FastError` when `look` fails on a record: it is no `what` then."
     try:
         records = json.loads(path.read_text())
-        for o in records: look(o)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e: raise S8FastError(f'{path} is no {what} ({reason(e)}).') from e
+        for record in records: look(record)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
+        raise S8FastError(f'{path} is no {what} ({reason(e)}).') from e
     return records
 
 
+def recorded_recipe(values):
+    "The `Recipe` of a record, also of one from before `auto` was a word and Winograd's use no choice of the recipe."
+    choices = {name: AUTO if value is None else value for name, value in values.items() if name != 'winograd'}
+    return Recipe(**choices)
+
+
 def write_logits(path, logits, data):
-    "A run's logits, `{part: [n, n_classes]}`, in float16 to a safetensors file with the fingerprint of the `ImageData`; raises `S8FastError`."
-    from s8fast.files import write_whole
-    from safetensors.torch import save
-    raw = save({part: o.half().contiguous() for part, o in logits.items()}, dict(data=data.fingerprint, split='test: all test images, in order; valid: the validation images, in order'))
-    write_whole(path, lambda tmp: tmp.write_bytes(raw))
+    """Write a run's logits, `{part: [n, n_classes]}`, in float16 to a safetensors file. Raises `S8FastError`.
+
+    The fingerprint of the `ImageData` goes with them.
+    """
+    tensors = {name: values.half().contiguous() for name, values in logits.items()}
+    content = save(tensors, dict(data=data.fingerprint))  # one key: the order of several is not the same every time
+    write_whole(path, lambda tmp: tmp.write_bytes(content))
 
 
 def read_study(path):
-    "The trials that `study.py` wrote to `path`; raises `S8FastError`."
-    def look(o): o['row'], o['arguments'], o['data'], o['share'], o['recipe']['average'], o['accuracy'] + sum(a['accuracy'] for a in o['averages'].values())
+    "The trials that `study.py` wrote to `path`. Raises `S8FastError`."
+    def look(trial):
+        for name in ('row', 'arguments', 'data', 'share'): trial[name]
+        trial['recipe']['average']
+        trial['accuracy'] + sum(figures['accuracy'] for figures in trial['averages'].values())
     return read_records(path, look, 'study')

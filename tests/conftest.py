@@ -1,145 +1,174 @@
-"Commands to run, data sets drawn on the spot, and an environment that keeps every test off the network and out of the user's folders."
+"Fixtures of all tests: no network and nobody's folders, data sets drawn on the spot, commands to call, finished runs."
 import os
-for o in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(o, '2')  # before torch is imported
+for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(variable, '2')  # before torch is imported
 
-import pickle, runpy, struct, subprocess, sys
+import runpy
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.font_manager  # builds the font cache here rather than in a command
-import numpy as np
 import pytest
-from PIL import Image
+from filelock import FileLock
 
-VOCAB = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
+pytest.register_assert_rewrite('helpers', 'pages', 'short_runs', 'peaks')  # their assertions say what they compared
+from helpers import TINY, ULTIMUS, FinishedRun, draw_data, script, write_batches, write_folders
 
+
+# Around every test
 
 @pytest.fixture(scope='session', autouse=True)
 def environment(tmp_path_factory):
     "No data, no network, no picture windows; caches and downloads in a folder of the session."
     home = tmp_path_factory.mktemp('home')
-    with pytest.MonkeyPatch.context() as m:
-        m.delenv('S8FAST_DATA', raising=False)
-        m.setenv('MPLCONFIGDIR', matplotlib.get_cachedir())
-        m.setenv('XDG_CACHE_HOME', str(home/'cache'))
-        m.setenv('FASTAI_HOME', str(home/'fastai'))
-        m.setenv('MPLBACKEND', 'Agg')
-        m.setenv('NO_ALBUMENTATIONS_UPDATE', '1')
-        for o in ('http_proxy', 'https_proxy'): m.setenv(o, 'http://127.0.0.1:9')  # nothing listens there
-        m.setenv('no_proxy', '127.0.0.1')
+    variables = dict(MPLCONFIGDIR=matplotlib.get_cachedir(), MPLBACKEND='Agg', NO_ALBUMENTATIONS_UPDATE='1',
+                     XDG_CACHE_HOME=str(home/'cache'), FASTAI_HOME=str(home/'fastai'), no_proxy='127.0.0.1',
+                     http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9')  # nothing listens there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('S8FAST_DATA', raising=False)
+        for name, value in variables.items(): patch.setenv(name, value)
         yield
 
 
-def script(name): return Path(sys.executable).with_name(name)
+@pytest.fixture(scope='session')
+def once(tmp_path_factory):
+    "`once(name, make)`: the folder `name`, which `make(folder)` fills once for all processes of these tests."
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'made_once'
+    root.mkdir(exist_ok=True)
 
+    def once(name, make):
+        folder, done = root/name, root/f'{name}.done'
+        with FileLock(root/f'{name}.lock'):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+    return once
+
+
+# Commands
 
 @pytest.fixture(scope='session')
 def run_command(tmp_path_factory):
     "Run an installed command as a process; stdout and stderr are pipes."
     def run(name, *args, env=None, cwd=None):
-        return subprocess.run([script(name), *map(str, args)], env={**os.environ, **(env or {})}, cwd=cwd or tmp_path_factory.mktemp('cwd'),
+        command = [script(name), *map(str, args)]
+        return subprocess.run(command, env={**os.environ, **(env or {})}, cwd=cwd or tmp_path_factory.mktemp('cwd'),
                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return run
 
 
 @pytest.fixture
 def call_command(monkeypatch, capsys):
-    "Run an installed command, or the script of a path, in this process: argument parsing, exit status and output, without a second import of fastai."
+    "Run an installed command, or the script of a path, in this process, which has imported fastai already."
     def call(name, *args):
         capsys.readouterr()
         path = name if isinstance(name, Path) else script(name)
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
         monkeypatch.syspath_prepend(path.parent)
         status = 0
-        try: runpy.run_path(sys.argv[0], run_name='__main__')
+        try: runpy.run_path(str(path), run_name='__main__')
         except SystemExit as stop: status = stop.code or 0
         out, err = capsys.readouterr()
         return SimpleNamespace(returncode=status, stdout=out, stderr=err)
     return call
 
 
-def draw_images(labels, seed):
-    "A noisy shade of gray for each class and a color for each image, uint8 `[n, 32, 32, 3]`."
-    rng = np.random.default_rng(seed)
-    shade = 20 + 22*labels[:, None, None, None] + rng.integers(0, 9, (len(labels), 1, 1, 3))
-    return (shade + rng.integers(0, 9, (len(labels), 32, 32, 3))).astype(np.uint8)
-
-
-def draw_data(n_train=8, n_test=2):
-    "`{part: (images, labels)}` with that many images of each of ten classes, sorted by class."
-    labels = {part: np.repeat(np.arange(10), n) for part, n in (('train', n_train), ('test', n_test))}
-    return {part: (draw_images(y, seed), y) for seed, (part, y) in enumerate(labels.items())}
-
-
-def write_folders(root, data, ext='png', vocab=VOCAB):
-    "Image folders `{train,test}/<class>/`."
-    for part, (images, labels) in data.items():
-        for i, (im, y) in enumerate(zip(images, labels)):
-            (root/part/vocab[y]).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(im).save(root/part/vocab[y]/f'{i:04}.{ext}')
-    return root
-
-
-class Python2Pickler(pickle._Pickler):
-    "Writes bytes and text as Python 2 wrote a `str`: so are CIFAR-10's own batches."
-    dispatch = pickle._Pickler.dispatch.copy()
-    def save_str(self, o):
-        raw = o.encode('latin1') if isinstance(o, str) else o
-        self.write(pickle.BINSTRING + struct.pack('<i', len(raw)) + raw)
-        self.memoize(o)
-    dispatch[bytes] = dispatch[str] = save_str
-
-
-def write_pickle(path, obj):
-    with path.open('wb') as f: Python2Pickler(f, protocol=2).dump(obj)
-
-
-def batch(images, labels):
-    "The content of a batch file: channels first, one row an image."
-    return {'batch_label': 'a batch', 'labels': [int(o) for o in labels], 'data': images.transpose(0, 3, 1, 2).reshape(len(images), 3072),
-            'filenames': [f'{i}.png' for i in range(len(images))]}
-
-
-def write_batches(root, data, vocab=VOCAB):
-    "CIFAR-10's original layout, `cifar-10-batches-py`."
-    root.mkdir(parents=True)
-    write_pickle(root/'batches.meta', {'num_cases_per_batch': 10000, 'label_names': list(vocab), 'num_vis': 3072})
-    images, labels = data['train']
-    for i, idx in enumerate(np.array_split(np.arange(len(labels)), 5), 1): write_pickle(root/f'data_batch_{i}', batch(images[idx], labels[idx]))
-    write_pickle(root/'test_batch', batch(*data['test']))
-    return root
-
+# Data sets of 80 training and 20 test images
 
 @pytest.fixture(scope='session')
 def data(): return draw_data()
 
 @pytest.fixture(scope='session')
-def png(tmp_path_factory, data): return write_folders(tmp_path_factory.mktemp('png'), data)
+def png(once, data): return once('png', lambda folder: write_folders(folder, data))
 
 @pytest.fixture(scope='session')
-def jpeg(tmp_path_factory, data): return write_folders(tmp_path_factory.mktemp('jpeg'), data, 'jpg')
+def jpeg(once, data): return once('jpeg', lambda folder: write_folders(folder, data, 'jpg'))
 
 @pytest.fixture(scope='session')
-def batches(tmp_path_factory, data): return write_batches(tmp_path_factory.mktemp('original')/'cifar-10-batches-py', data)
+def batches(once, data):
+    return once('original', lambda folder: write_batches(folder/'cifar-10-batches-py', data))/'cifar-10-batches-py'
 
 
-TINY = '--bs', 16, '--valid_pct', 0.125, '--num_workers', 0, '--device', 'cpu', '--no_report'
-
-@pytest.fixture(scope='session')
-def train_run(run_command, tmp_path_factory):
-    "Train on a data set for two epochs; the run folder, and the process that made it."
-    def train(data, *args):
-        out = tmp_path_factory.mktemp('runs')/'new'/'run'
-        done = run_command('s8fast_train', '--data', data, '--out', out, '--epochs', 2, '--lr_max', 0.003, *TINY, *args)
-        assert done.returncode == 0, done.stderr
-        return out, done
-    return train
+# Finished runs, shared by all tests: copy one before changing it
 
 @pytest.fixture(scope='session')
-def png_run(train_run, png): return train_run(png)
+def finished_run(once):
+    "`finished_run(name, args...)`: a run that the command trained in a process of its own, once."
+    import short_runs
+    def finished_run(name, *args):
+        def make(folder):
+            folder.mkdir()
+            out = folder/'new'/'run'
+            command = short_runs.Command(folder, 's8fast_train', '--out', out, '--lr_max', 0.003, *args)
+            status, stdout, stderr = command.wait()
+            assert status == 0, stderr
+            (folder/'stdout').write_text(stdout)
+            (folder/'stderr').write_text(stderr)
+        folder = once(name, make)
+        return FinishedRun(folder/'new'/'run', (folder/'stdout').read_text(), (folder/'stderr').read_text())
+    return finished_run
 
+@pytest.fixture(scope='session')
+def png_run(finished_run, png):
+    "ULTIMUS, two epochs, on the folders of PNG files."
+    return finished_run('png_run', '--data', png, '--epochs', 2, *ULTIMUS)
+
+@pytest.fixture(scope='session')
+def resnet_run(finished_run, png):
+    "The custom ResNet, one epoch, on the folders of PNG files."
+    return finished_run('resnet_run', '--data', png, '--epochs', 1, *TINY)
+
+@pytest.fixture(scope='session')
+def digits_run(finished_run):
+    "ULTIMUS, one epoch, on the digits."
+    return finished_run('digits_run', '--data', 'digits', '--epochs', 1, *ULTIMUS, '--bs', 128, '--valid_pct', 0.1)
+
+@pytest.fixture(scope='session')
+def found_run(finished_run, png):
+    "ULTIMUS at a rate that was found."
+    return finished_run('found_run', '--data', png, '--epochs', 1, *ULTIMUS, '--lr_max', 'auto', '--bs', 4)
+
+@pytest.fixture(scope='session')
+def final_run(finished_run, png):
+    "ULTIMUS on all training images, two epochs, with its report."
+    return finished_run('final_run', '--data', png, '--epochs', 2, '--preset', 'final', *ULTIMUS[:-3])
+
+@pytest.fixture
+def run(png_run, tmp_path):
+    "A copy of a finished run, to be spoilt."
+    return shutil.copytree(png_run.folder, tmp_path/'run')
+
+@pytest.fixture(scope='session')
+def reference(once):
+    "Short runs on a few digits that were never stopped, one for each pipeline."
+    import short_runs
+    def make(folder):
+        for pipeline in ('batch', 'item'): assert short_runs.run(folder/pipeline, pipeline) == 0
+    folder = once('reference', make)
+    return {pipeline: folder/pipeline for pipeline in ('batch', 'item')}
+
+
+@pytest.fixture
+def one_thread():
+    "As in the processes that the runs here are compared with; small pictures, as there."
+    import short_runs
+    import torch
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    undo = short_runs.draw_less()
+    yield
+    undo()
+    torch.set_num_threads(n)
+
+
+# How many faults were tried
 
 CASES = Counter()
 
@@ -155,12 +184,5 @@ def pytest_sessionfinish(session):
 def pytest_testnodedown(node, error): CASES.update(getattr(node, 'workeroutput', {}).get('cases', {}))
 
 def pytest_terminal_summary(terminalreporter):
-    if CASES: terminalreporter.write_line('faults tried: ' + ', '.join(f'{n} {name}' for name, n in sorted(CASES.items())))
-
-@pytest.fixture(scope='session')
-def reference(tmp_path_factory):
-    "Short runs that were never stopped, one for each pipeline."
-    import runs  # in faults/
-    root = tmp_path_factory.mktemp('reference')
-    for o in ('batch', 'item'): assert runs.run(root/o, o) == 0
-    return {o: root/o for o in ('batch', 'item')}
+    tried = ', '.join(f'{n} {name}' for name, n in sorted(CASES.items()))
+    if tried: terminalreporter.write_line(f'faults tried: {CASES.total()}: {tried}')

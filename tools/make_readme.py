@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Write README.md from nbs/index.ipynb, and the repository's address into the tutorials' Colab links.
 
-In index.ipynb's markdown cells `{{git_url}}`, or any other key of settings.ini, stands for its value, and links are relative to nbs/.
+In the markdown cells of index.ipynb `{{git_url}}`, or any other key of settings.ini, stands for its value.
+Links there are relative to nbs/.
 """
 import argparse, re, sys
 from configparser import ConfigParser
@@ -20,9 +21,9 @@ def settings(root=ROOT):
 
 def fill(text, cfg):
     "`text` with `{{key}}` replaced by the value of `key`; a key that settings.ini lacks is a `ValueError`."
-    def value(m):
-        if m[1] not in cfg: raise ValueError(f'nbs/index.ipynb: {m[0]} is no key of settings.ini')
-        return cfg[m[1]]
+    def value(match):
+        if match[1] not in cfg: raise ValueError(f'nbs/index.ipynb: {match[0]} is no key of settings.ini')
+        return cfg[match[1]]
     return re.sub(r'\{\{(\w+)\}\}', value, text)
 
 
@@ -41,7 +42,8 @@ def site_links(text, cfg):
 
 def colab_links(text, cfg):
     "A tutorial's text with this repository's address in its Colab badge and its install line."
-    text = re.sub(r'(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+/blob/[^/\s]+', rf"\g<1>{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}", text)
+    here = f"{cfg['user']}/{cfg['repo']}/blob/{cfg['branch']}"
+    text = re.sub(r'(colab\.research\.google\.com/github/)[^/\s]+/[^/\s]+/blob/[^/\s]+', rf'\g<1>{here}', text)
     return re.sub(r'git\+https://[^\s"\\]+', f"git+{cfg['git_url']}", text)
 
 
@@ -56,8 +58,9 @@ def readme(root=ROOT):
     "The text that README.md should have."
     import nbformat
     from nbconvert import MarkdownExporter
-    nb, cfg = nbformat.read(root/'nbs'/'index.ipynb', as_version=4), settings(root)
-    nb.cells = [c for c in nb.cells if not re.search(r'^#\s*\|\s*hide\s*$', c.source, re.M)]
+    nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
+    cfg = settings(root)
+    nb.cells = [cell for cell in nb.cells if not re.search(r'^#\s*\|\s*hide\s*$', cell.source, re.M)]
     for cell in nb.cells:
         if cell.cell_type == 'markdown': cell.source = root_links(fill(cell.source, cfg))
         else: cell.source = re.sub(r'^#\s*\|.*\n?', '', cell.source, flags=re.M)
@@ -71,7 +74,8 @@ def readme(root=ROOT):
 def fill_for_site(root=ROOT):
     "Fill placeholders and links in nbs/index.ipynb itself, in the throw-away checkout from which the site is built."
     import nbformat
-    path, cfg = root/'nbs'/'index.ipynb', settings(root)
+    path = root/'nbs'/'index.ipynb'
+    cfg = settings(root)
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == 'markdown': cell.source = site_links(fill(cell.source, cfg), cfg)

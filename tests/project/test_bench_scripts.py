@@ -1,0 +1,37 @@
+"The other scripts of bench/: what is kept of a run, and data that is not there."
+import pytest
+from helpers import BENCH, assert_sentence, edit_json
+from safetensors.torch import load_file
+
+from s8fast.interpret.predictions import predict
+
+
+@pytest.mark.parametrize('script', ['pipeline', 'startup', 'step', 'train'])
+def test_data_that_is_not_there(script, tmp_path, call_command):
+    more = ['--scaling'] if script == 'train' else []
+    done = call_command(BENCH/f'{script}.py', '--data', tmp_path/'none', *more)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    assert done.stderr.startswith(f'{script}.py: ') and 'none' in done.stderr
+
+
+def test_what_is_kept_of_a_run(png_run, png, tmp_path, call_command):
+    "Its own files, logits that give its figures, weights in half the bytes."
+    run, out = png_run.folder, tmp_path/'kept'
+    done = call_command(BENCH/'record.py', run, out, '--data', png, '--device', 'cpu', '--weights', '--pictures')
+    assert done.returncode == 0, done.stderr
+    for name in ('recipe.json', 'history.csv', 'metrics.json', 'curves.png'):
+        assert (out/name).read_bytes() == (run/name).read_bytes()
+    logits = load_file(out/'logits.safetensors')
+    assert set(logits) == {'test', 'valid'}
+    for part, found in logits.items(): assert found.equal(predict(run, part, png, 'cpu').logits.half())
+    assert (out/'weights.safetensors').stat().st_size < .6*(run/'model.safetensors').stat().st_size
+    kept = load_file(out/'weights.safetensors')
+    for name, tensor in load_file(run/'model.safetensors').items():
+        assert kept[name].equal(tensor.half() if tensor.is_floating_point() else tensor)
+
+
+def test_a_run_with_figures_that_are_not_its_own_is_not_kept(run, png, tmp_path, call_command):
+    edit_json(run/'metrics.json', lambda metrics: metrics['test'].update(accuracy=.99))
+    done = call_command(BENCH/'record.py', run, tmp_path/'none', '--data', png, '--device', 'cpu')
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    assert 'metrics.json says 99.00%' in done.stderr and not (tmp_path/'none').exists()
