@@ -1,6 +1,7 @@
 "Fixtures of all tests: no network and nobody's folders, data sets drawn on the spot, commands to call, finished runs."
 import os
-for variable in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(variable, '2')  # before torch is imported
+os.environ.setdefault('OMP_NUM_THREADS', '2')  # before torch is imported
+os.environ.setdefault('MKL_NUM_THREADS', os.environ['OMP_NUM_THREADS'])
 
 import runpy
 import shutil

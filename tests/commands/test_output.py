@@ -107,8 +107,8 @@ def test_evaluate_writes_nothing(call_command, run, png):
 
 def test_the_finder_prints_its_range(call_command, tmp_path):
     plot = tmp_path/'find.png'
-    done = call_command('s8fast_lr_find', '--data', 'digits', '--model', 'ultimus', '--out', plot, '--bs', 4,
-                        '--num_it', 30, '--device', 'cpu')
+    done = call_command('s8fast_lr_find', '--data', 'digits', '--model', 'ultimus', '--out', plot, '--bs', 64,
+                        '--num_it', 100, '--device', 'cpu')
     assert done.returncode == 0, done.stderr
     lowest, highest, where = map(str.split, done.stdout.splitlines())
     assert (lowest[0], highest[0], where) == ('LRMIN', 'LRMAX', ['plot:', str(plot)])

@@ -115,9 +115,9 @@ def wrong_types(value):
 
 
 def may_be_absent(path):
-    "An item of a list, or of a dictionary whose keys are not fixed."
+    "An item of a list, or of a dictionary whose keys are not fixed; a part without images."
     free = path[0] in ('versions', 'seconds', 'files', 'recipe') and len(path) > 1
-    return isinstance(path[-1], int) or path == ('version',) or free or path[-2:-1] == ('per_class',)
+    return isinstance(path[-1], int) or path in (('version',), ('valid',)) or free or path[-2:-1] == ('per_class',)
 
 
 def spoilt_fields(whole):

@@ -219,7 +219,7 @@ def test_adams_constants(module, monkeypatch):
         learn.create_opt()
         seen.append(learn.opt)
     monkeypatch.setattr(module, 'fit_one_cycle', note)
-    recipe = make_recipe(model='ultimus', lr_max=1e-3, device='cpu')
+    recipe = make_recipe(model='ultimus', lr_max=1e-3, valid_pct=.1, device='cpu')
     module.trial(recipe, dict(eps=.1, sqr_mom=.5), few_digits(), [])
     assert all((hyper['eps'], hyper['sqr_mom']) == (.1, .5) for hyper in seen[0].hypers)
     assert {(group['eps'], group['betas'][1]) for group in seen[0].opt.param_groups} == {(.1, .5)}
