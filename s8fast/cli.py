@@ -95,7 +95,7 @@ def _resume(args):
     given = given_choices(args)
     others = dict(out=args.out, force=args.force, recipe=args.recipe, seeds=args.seeds, winograd=args.winograd,
                   preset=getattr(args, 'preset', None))
-    other = min((k for k, v in others.items() if v), default=None)
+    other = min((k for k, v in others.items() if v not in (None, False)), default=None)
     if other: raise S8FastError(f'--resume {args.resume} goes on in that folder with its recipe: leave --{other} out.')
     from s8fast.runs.folder import Run
     from s8fast.runs.train import resume

@@ -27,7 +27,9 @@ class Parser(argparse.ArgumentParser):
                          formatter_class=_Help)
         self.add_argument('--version', action='version', version=f'{name} {__version__}')
 
-    def error(self, message): raise S8FastError(f'{message}: see {self.prog} --help.')
+    def error(self, message):
+        "Raises `S8FastError`, where argparse would print a page of usage and leave."
+        raise S8FastError(f'{message}: see {self.prog} --help.')
 
     def parse_args(self, argv=None):
         "Arguments, of `sys.argv` unless they are given."
@@ -93,8 +95,8 @@ def recipe_from(args):
     "The `Recipe` that is asked for, and whether Winograd's convolutions are allowed. Raises `S8FastError`."
     given, preset = given_choices(args), getattr(args, 'preset', None)
     if args.recipe is None:
-        return make_recipe(given.pop('model', None), preset or 'default', **given), True
-    if preset:
+        return make_recipe(given.pop('model', None), 'default' if preset is None else preset, **given), True
+    if preset is not None:
         raise S8FastError('--recipe and --preset say the same thing twice: leave one of them out.')
     from s8fast.runs.record import read_record, recipe_of
     record = read_record(args.recipe)

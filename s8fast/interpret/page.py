@@ -57,9 +57,17 @@ def render(
     return pages.get_template('report.html.jinja').render(values)
 
 # %% ../../nbs/36_interpret.page.ipynb #e34c5ef6
-def percent(share): return 'none' if share is None else f'{share:.2%}'
-def decimals(x): return 'none' if x is None else f'{x:.4f}'
-def short(x): return f'{x:.6g}' if isinstance(x, float) else x
+def percent(share):
+    "A share in percent; none where there is none."
+    return 'none' if share is None else f'{share:.2%}'
+
+def decimals(x):
+    "A number with four decimals; none where there is none."
+    return 'none' if x is None else f'{x:.4f}'
+
+def short(x):
+    "A number with six digits; what is no number as it is."
+    return f'{x:.6g}' if isinstance(x, float) else x
 
 def chosen_value(
     name,   # a key of a record's `chosen`

@@ -64,6 +64,7 @@ def hint(job):
 
 # %% ../../nbs/27_runs.job.ipynb #5a449d66
 def write_begun(job):
+    "Write what was asked for into the run folder. Raises `S8FastError`."
     begun = dict(version=RECIPE_VERSION, id=job.id, recipe=asdict(job.recipe), data=job.source, winograd=job.winograd)
     write_json(job.out/BEGUN, begun)
 
@@ -83,7 +84,9 @@ def begin_run(job, learn, data, precision, found):
     write_json(job.out/'recipe.json', record)
     return record
 
-def device_of(learn): return next(learn.model.parameters()).device
+def device_of(learn):
+    "The torch device of a Learner's network."
+    return next(learn.model.parameters()).device
 
 def _winograd_word(job, learn):
     if winograd_layers(learn.model): return 'used'
@@ -100,7 +103,12 @@ def headline(recipe, data, learn, precision):
     return (f'{recipe.model} on {data.name} ({data.edition}): {n_train:,} training, {n_valid:,} validation, '
             f'{len(data.test_labels):,} test images; {", ".join(how)}; {recipe.pipeline} pipeline')
 
-def check_data(out, data, begun_with):
+def check_data(
+    out,         # the run folder
+    data,        # an `ImageData`
+    begun_with,  # the `data` of the run's record
+):
+    "Refuse other images than the run was begun with. Raises `S8FastError`."
     if data.fingerprint == begun_with['fingerprint']: return
     raise S8FastError(f'The data ({data.name}, {data.edition}) is not what {out} was begun with '
                       f'({begun_with["name"]}, {begun_with["edition"]}): give that one with --data.')

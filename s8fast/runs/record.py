@@ -59,6 +59,7 @@ class Chosen(TypedDict):
 # %% ../../nbs/24_runs.record.ipynb #80f77526
 @closed
 class DataFacts(TypedDict):
+    "The data of a run."
     name: str
     edition: str
     fingerprint: str  # SHA-256 of pixels, labels and class names
@@ -68,9 +69,21 @@ class DataFacts(TypedDict):
     n_test: Count
 
 @closed
-class DeviceFacts(TypedDict): type: str; name: str; cpus: int | None; threads: int; system: str
+class DeviceFacts(TypedDict):
+    "The hardware of a run."
+    type: str
+    name: str
+    cpus: int | None
+    threads: int
+    system: str
+
 @closed
-class FoundRange(TypedDict): lr_min: Positive; lr_max: Positive; lrs: list[float]; losses: list[float]
+class FoundRange(TypedDict):
+    "What the learning-rate finder found."
+    lr_min: Positive
+    lr_max: Positive
+    lrs: list[float]     # rates tried
+    losses: list[float]  # smoothed losses there
 
 @closed
 class Record(TypedDict):
@@ -85,7 +98,12 @@ class Record(TypedDict):
 
 # %% ../../nbs/24_runs.record.ipynb #20f5cd25
 @closed
-class PerClass(TypedDict): precision: Share; recall: Share; f1: Share; support: Count
+class PerClass(TypedDict):
+    "The figures of one class."
+    precision: Share
+    recall: Share
+    f1: Share
+    support: Count
 
 @closed
 class Figures(TypedDict):

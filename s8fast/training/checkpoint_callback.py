@@ -139,7 +139,9 @@ class SaveCheckpoint(Callback):
 
     def after_batch(self): _after_step(self)
     def after_epoch(self): _after_epoch(self)
-    def write(self): _write(self)
+    def write(self):
+        "Write the checkpoint of now; end the fit when that can't be done."
+        _write(self)
 
     def end(self, error=None):
         "End the fit, with an `S8FastError` or because a signal came."
