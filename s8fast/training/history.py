@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import AvgSmoothLoss
+from matplotlib.ticker import PercentFormatter
 
 from ..errors import S8FastError
 from ..files import write_text
@@ -212,7 +213,7 @@ def _draw(
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=.3)
     axs[0].legend(fontsize=8)
-    axs[1].yaxis.set_major_formatter('{x:.0%}')
+    axs[1].yaxis.set_major_formatter(PercentFormatter(1))
     return fig
 
 # %% ../../nbs/18_training.history.ipynb #9cc4da47
