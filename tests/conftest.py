@@ -107,7 +107,7 @@ def finished_run(once):
         def make(folder):
             folder.mkdir()
             out = folder/'new'/'run'
-            command = short_runs.Command(folder, 's8fast_train', '--out', out, '--lr_max', 0.003, *args)
+            command = short_runs.Command(folder, 's8fast_train', '--out', out, '--lr_max', 0.003, *args, pictures=True)
             status, stdout, stderr = command.wait()
             assert status == 0, stderr
             (folder/'stdout').write_text(stdout)

@@ -205,15 +205,14 @@ class Hang:
 
 # Commands
 
-def call(name, argv, stdout, stderr, limit, session, fault, env, cwd):
+def call(name, argv, stdout, stderr, limit, session, fault, pictures):
     "A command as its script calls it, with its output in two files."
     import resource
     import signal
     import s8fast.cli
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started with
     multiprocessing.set_start_method('fork', force=True)  # for a loader's workers, as in a process of its own
-    os.environ.update(env)
-    if cwd: os.chdir(cwd)
+    if not pictures: draw_less()
     if session: os.setsid()
     if limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     for fd, path in ((1, stdout), (2, stderr)): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
@@ -229,12 +228,12 @@ def call(name, argv, stdout, stderr, limit, session, fault, env, cwd):
 
 class Command:
     "A command in a process of its own that has nothing left to import."
-    def __init__(self, root, name, *args, limit=0, session=False, fault=None, env=None, cwd=None):
+    def __init__(self, root, name, *args, limit=0, session=False, fault=None, pictures=False):
         number = time.monotonic_ns()
         self.out, self.err = Path(root)/f'{number}.out', Path(root)/f'{number}.err'
         self.out.touch()
-        argv = [name, list(map(str, args)), str(self.out), str(self.err), limit, session, fault, env or {}, cwd]
-        self.process = CONTEXT.Process(target=call, args=argv)
+        what = name, list(map(str, args)), str(self.out), str(self.err), limit, session, fault, pictures
+        self.process = CONTEXT.Process(target=call, args=what)
         with ASKING: self.process.start()
 
     def until(self, text):

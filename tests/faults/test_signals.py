@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import short_runs
-from helpers import file_names, script
+from helpers import file_names, read_json, script
 
 from s8fast.errors import Interrupted
 from s8fast.runs.train import resume
@@ -53,7 +53,8 @@ def test_as_processes(whole, tmp_path, count):
     assert_stopped(out, process.returncode, stderr, 130)
     done = subprocess.run([script('s8fast_train'), '--resume', out, '--no_report'], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == '' and 'goes on after epoch' in done.stdout
-    assert short_runs.results(out)[:3] == short_runs.results(whole)[:3]
+    assert short_runs.results(out)[:2] == short_runs.results(whole)[:2]  # its pictures are larger
+    assert read_json(out/'metrics.json')['test'] == read_json(whole/'metrics.json')['test']
     count(['signals'])
 
 

@@ -1,6 +1,6 @@
 "The other scripts of bench/: what is kept of a run, and data that is not there."
 import pytest
-from helpers import BENCH, assert_sentence, edit_json
+from helpers import BENCH, edit_json
 from safetensors.torch import load_file
 
 from s8fast.interpret.predictions import predict
