@@ -26,8 +26,13 @@ def _flat_choices(run):
     "Every choice of a `Run`, its data and its hardware, by name."
     record = run.record
     chosen = {f'{name} (chosen)': chosen_value(name, value) for name, value in record['chosen'].items()}
-    data = f'{record["data"]["name"]} ({record["data"]["edition"]})'
-    return {**asdict(run.recipe), **chosen, 'data': data, 'hardware': record['device']['name']}
+    return {**asdict(run.recipe), **chosen, 'data': _data_line(record['data']), 'hardware': record['device']['name']}
+
+def _data_line(data):
+    "A data set in a cell of the table."
+    n_train = data['n_train'] + data['n_valid']
+    return (f'{data["name"]} ({data["edition"]}), {n_train:,} training and {data["n_test"]:,} test images, '
+            f'fingerprint {data["fingerprint"][:8]}')
 
 def _differences_section(runs, names):
     "A row for each choice in which the runs differ."
@@ -37,7 +42,7 @@ def _differences_section(runs, names):
     for name in every_name:
         values = [one.get(name) for one in found]
         if len(set(map(str, values))) > 1: rows.append((name, *values))
-    return Section('What differs', '' if rows else 'The recipes are the same.', head=('choice', *names), rows=rows)
+    return Section('What differs', '' if rows else 'Recipes, data and hardware are the same.', head=('choice', *names), rows=rows)
 
 # %% ../../nbs/38_interpret.compare.ipynb #d6ede556
 def _results_section(runs, names):

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from ..errors import S8FastError, reason
@@ -162,15 +164,28 @@ def _fits(x, weight):
     return weight.shape[1:] == (c_in, 3, 3) and h % 4 == w % 4 == c_in % 8 == weight.shape[0] % 8 == 0
 
 # %% ../../nbs/11_models.winograd.ipynb #cc0eba7d
+@torch.jit.unused
+def _is_transformed(x: torch.Tensor) -> bool:
+    """True where PyTorch wants the operations rather than their result.
+
+    That is while it traces, compiles or exports, under `torch.func`, in forward-mode differentiation, in a dispatch
+    mode (fake tensors, a counter of operations), and for what only stands for a tensor."""
+    plain = isinstance(x, torch.Tensor) and type(x).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+    return (not plain or torch.jit.is_tracing() or torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0)
+
+
 class WinogradConv2d(nn.Conv2d):
     """A convolution that is computed by `winograd_conv2d` where that is faster and can be had; otherwise as ever.
 
-    Made by `use_winograd`."""
-    def _conv_forward(self, x, weight, bias):
-        if torch.compiler.is_compiling() or not self._suits(x): return super()._conv_forward(x, weight, bias)
+    Who traces, scripts, exports or transforms the network sees a plain convolution. Made by `use_winograd`."""
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None):
+        if torch.jit.is_scripting() or _is_transformed(x) or not self._suits(x):
+            return F.conv2d(x, weight, bias, padding=1)
         return winograd_conv2d(x.as_subclass(torch.Tensor), weight)
 
-    def _suits(self, x):
+    @torch.jit.unused
+    def _suits(self, x: torch.Tensor) -> bool:
         if not (_is_float_on_cpu(x, self.weight) and x.ndim == 4 and x.shape[1] == self.in_channels): return False
         enough = x.numel() >= 64*16*self.in_channels  # 64 images of 4x4 pixels
         in_fours = x.shape[2] % 4 == x.shape[3] % 4 == 0

@@ -15,7 +15,7 @@ from ..data.loaders import test_dl
 from ..errors import S8FastError
 from ..models.weights import load_model
 from .folder import Run
-from .record import recipe_of
+from .record import data_differences, data_facts, recipe_of
 from ..training.device import is_emulated, pick_device
 from ..training.learner import get_learner, quiet_unless_interactive
 from ..training.metrics import evaluate
@@ -35,9 +35,8 @@ def load_run(
     recipe, winograd = _recipe_here(run, device)
     trained_on = record['data']
     data = load_data('digits' if data is None and trained_on['name'] == 'digits' else data)
-    if data.fingerprint != trained_on['fingerprint']:
-        raise S8FastError(f'The data ({data.name}, {data.edition}) is not what {run.folder} was trained on '
-                          f'({trained_on["name"]}, {trained_on["edition"]}): give that one with --data.')
+    if other := data_differences(data_facts(data), trained_on):
+        raise S8FastError(f'The data is not what {run.folder} was trained on ({other}): give that one with --data.')
     learn = get_learner(recipe, data, winograd=winograd)
     quiet_unless_interactive(learn)
     load_model(run.folder/'model.safetensors', learn.model, device)

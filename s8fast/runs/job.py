@@ -19,7 +19,7 @@ from ..files import write_json
 from ..models.winograd import winograd_available, winograd_layers
 from ..recipe import Recipe, differences
 from .folder import BEGUN, IN_MEMORY, Run, make_out
-from .record import RECIPE_VERSION, environment, read_record, recipe_of
+from .record import RECIPE_VERSION, data_differences, data_facts, environment, read_record, recipe_of
 from ..training.checkpoint import Checkpoint
 from ..training.device import give_freed_memory_back, is_emulated, pick_device
 
@@ -77,10 +77,8 @@ def begin_run(job, learn, data, precision, found):
     chosen = dict(device=str(device_of(learn)), precision=precision,
                   lr_max=found.lr_max if found else job.recipe.lr_max,
                   num_workers=learn.dls.train.fake_l.num_workers, winograd=_winograd_word(job, learn))
-    facts = dict(name=data.name, edition=data.edition, fingerprint=data.fingerprint, vocab=list(data.vocab),
-                 n_train=len(learn.dls.train_ds), n_valid=len(learn.dls.valid_ds), n_test=len(data.test_labels))
-    record = dict(version=RECIPE_VERSION, recipe=asdict(job.recipe), chosen=chosen, data=facts,
-                  **environment(device_of(learn)), lr_find=found and found.to_dict())
+    record = dict(version=RECIPE_VERSION, recipe=asdict(job.recipe), chosen=chosen,
+                  data=data_facts(data, len(learn.dls.valid_ds)), **environment(device_of(learn)), lr_find=found and found.to_dict())
     write_json(job.out/'recipe.json', record)
     return record
 
@@ -109,9 +107,8 @@ def check_data(
     begun_with,  # the `data` of the run's record
 ):
     "Refuse other images than the run was begun with. Raises `S8FastError`."
-    if data.fingerprint == begun_with['fingerprint']: return
-    raise S8FastError(f'The data ({data.name}, {data.edition}) is not what {out} was begun with '
-                      f'({begun_with["name"]}, {begun_with["edition"]}): give that one with --data.')
+    if other := data_differences(data_facts(data), begun_with):
+        raise S8FastError(f'The data is not what {out} was begun with ({other}): give that one with --data.')
 
 # %% ../../nbs/27_runs.job.ipynb #1762cd81
 def same_record(job):

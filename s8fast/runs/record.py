@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['RUN_FILES', 'Share', 'Count', 'Positive', 'Choices', 'RECIPE_VERSION', 'METRICS_VERSION', 'closed', 'Stretch',
            'Chosen', 'DataFacts', 'DeviceFacts', 'FoundRange', 'Record', 'PerClass', 'Figures', 'Metrics',
-           'upgrade_recipe', 'upgrade_record', 'read_record', 'recipe_of', 'read_metrics', 'environment']
+           'upgrade_recipe', 'upgrade_record', 'read_record', 'recipe_of', 'read_metrics', 'data_facts',
+           'data_differences', 'environment']
 
 # %% ../../nbs/24_runs.record.ipynb #b4886f84
 import os
@@ -205,6 +206,30 @@ def read_metrics(
             raise S8FastError(f'{run/name} is not the file that the run wrote (metrics.json has its SHA-256): '
                               'restore it, or train again.')
     return metrics
+
+# %% ../../nbs/24_runs.record.ipynb #b6312572
+def data_facts(
+    data,       # an `ImageData`
+    n_valid=0,  # of its training images, held out
+):
+    "What a record says of its data, a `DataFacts`."
+    return dict(name=data.name, edition=data.edition, fingerprint=data.fingerprint, vocab=list(data.vocab),
+                n_train=len(data.train_labels) - n_valid, n_valid=n_valid, n_test=len(data.test_labels))
+
+def data_differences(
+    a,  # a `DataFacts`
+    b,  # another one
+):
+    "In what two data sets differ, as text `what: a's value, b's value`; empty when they are the same."
+    if a['fingerprint'] == b['fingerprint']: return ''
+    theirs = _shown_facts(b)
+    found = [f'{what}: {value}, {theirs[what]}' for what, value in _shown_facts(a).items() if value != theirs[what]]
+    if found: return '; '.join(found)
+    return f'pixels or labels: fingerprint {a["fingerprint"][:8]}, {b["fingerprint"][:8]}'
+
+def _shown_facts(facts):
+    return {'data': facts['name'], 'files': facts['edition'], 'classes': ' '.join(facts['vocab'])[:60],
+            'training images': f'{facts["n_train"] + facts["n_valid"]:,}', 'test images': f'{facts["n_test"]:,}'}
 
 # %% ../../nbs/24_runs.record.ipynb #7ed6b86c
 def environment(

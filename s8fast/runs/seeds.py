@@ -16,6 +16,7 @@ from ..errors import NonFiniteLoss, S8FastError
 from ..files import remove, write_json
 from ..recipe import Recipe, differences
 from .folder import Run, check_out
+from .record import data_differences, data_facts
 from .summary import read_summary, summarise_runs, summary_table
 from .train import resume, train
 from ..training.learner import check_names
@@ -36,7 +37,7 @@ def parse_seeds(
     return list(dict.fromkeys(found))
 
 # %% ../../nbs/30_runs.seeds.ipynb #6b082e5a
-def _is_finished(folder, recipe, fingerprint):
+def _is_finished(folder, recipe, data):
     "Whether a run is finished. Raises `S8FastError` when it is of another recipe or data, finished or not."
     run = Run(folder)
     if run.state == 'new': return False
@@ -44,8 +45,9 @@ def _is_finished(folder, recipe, fingerprint):
         raise S8FastError(f'{folder} was made with another recipe ({changed}): '
                           'give another --out, or name its seed with --force.')
     if run.is_unfinished: return False
-    if run.record['data']['fingerprint'] != fingerprint:
-        raise S8FastError(f'{folder} was trained on other data: give another --out, or name its seed with --force.')
+    if other := data_differences(run.record['data'], data):
+        raise S8FastError(f'{folder} was trained on other data ({other}): '
+                          'give another --out, or name its seed with --force.')
     return True
 
 # %% ../../nbs/30_runs.seeds.ipynb #8de50389
@@ -60,7 +62,7 @@ def _seed_folders(out):
 class _Series:
     "Runs of one recipe in one folder."
     recipe: Recipe
-    fingerprint: str        # of the data
+    data: dict              # its `data_facts`
     out: Path
     asked: dict[int, Path]  # run folders to make, by seed
     done: set[int] = field(default_factory=set)           # seeds whose run is finished
@@ -73,7 +75,7 @@ class _Series:
         "Note which runs in the folder are finished and which seeds failed; those of the seeds `without` don't count."
         for seed, folder in _seed_folders(self.out).items():
             if seed in without: continue
-            if _is_finished(folder, self.recipe_with(seed), self.fingerprint): self.done.add(seed)
+            if _is_finished(folder, self.recipe_with(seed), self.data): self.done.add(seed)
         if (self.out/'summary.json').exists():
             self.failed_before |= set(read_summary(self.out)['failed']) - set(self.asked)
 
@@ -94,7 +96,7 @@ def _begin(recipe, seeds, data, out, force):
     if not asked: raise S8FastError('No seed was given: give one or more.')
     if Run(out).state != 'new' or (out/'recipe.json').exists():  # a run that failed has a recipe, and no state
         raise S8FastError(f'{out} is a run folder itself: give another --out for several seeds.')
-    series = _Series(recipe, load_data(data).fingerprint, out, asked)
+    series = _Series(recipe, data_facts(load_data(data)), out, asked)
     series.look(without=asked if force else ())
     for seed, folder in asked.items():
         if seed not in series.done and not Run(folder).is_unfinished: check_out(folder, force)

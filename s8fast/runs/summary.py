@@ -18,7 +18,7 @@ from ..errors import S8FastError
 from ..files import read_json
 from ..recipe import differences
 from .folder import Run
-from .record import Choices, Share, closed, recipe_of
+from .record import Choices, Share, closed, data_differences, recipe_of
 
 # %% ../../nbs/29_runs.summary.ipynb #69d5aae4
 AT_LEAST = .90, .93, .938, .945
@@ -101,8 +101,8 @@ def _check_alike(runs):
         if changed := differences(replace(recipe_of(first.record), seed=recipe.seed), recipe):
             raise S8FastError(f'{run.folder} has another recipe than {first.folder} ({changed}): '
                               'give runs that differ by their seed.')
-        if run.record['data']['fingerprint'] != first.record['data']['fingerprint']:
-            raise S8FastError(f'{run.folder} was trained on other data than {first.folder}: '
+        if other := data_differences(first.record['data'], run.record['data']):
+            raise S8FastError(f'{run.folder} was trained on other data than {first.folder} ({other}): '
                               'give runs on the same data.')
         if recipe.seed in seeds:
             raise S8FastError(f'{run.folder} has a seed that another of the runs has, {recipe.seed}: give each once.')
