@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 # %% ../nbs/00_errors.ipynb #751ae876
 class S8FastError(ValueError):
-    "Bad input, or a machine that refuses: the message is one sentence that names the thing and the way out."
+    "Bad input, or a machine that refuses: the message is one sentence that says what is wrong and what to do."
     status = 2  # exit status of a command that it ends
 
 # %% ../nbs/00_errors.ipynb #fb067a55

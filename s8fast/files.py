@@ -24,7 +24,7 @@ from .errors import S8FastError, reason
 
 # %% ../nbs/01_files.ipynb #e342e99f
 def write_whole(
-    path,   # the file to be
+    path,   # the file to write
     write,  # called with the temporary path
 ):
     """Let `write` make a file, flush it to the disk and rename it to `path`.
@@ -154,9 +154,9 @@ def _is_held(path, holder):
 
 @contextmanager
 def hold(
-    path,  # the lock file; its folder is there
+    path,  # the lock file, in a folder that exists
 ):
-    "`with hold(path):` nobody else holds `path` meanwhile. Raises `S8FastError` when somebody does."
+    "`with hold(path):` locks `path` while the block runs. Raises `S8FastError` when it is locked already."
     lock = FileLock(path)
     try: lock.acquire(timeout=0)
     except Timeout as e: raise _is_held(path, getattr(e, 'holder', None)) from None

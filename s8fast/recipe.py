@@ -20,11 +20,11 @@ from .errors import S8FastError
 AUTO = 'auto'  # the word for "found, or what suits the device"
 
 def choice(
-    default,    # its default; where it is "auto", the word is allowed beside a value
+    default,    # its default; where it is "auto", that word is allowed as well as a value
     low=None,   # the lowest number allowed
     high=None,  # the highest number allowed
 ):
-    "A field of the recipe with its bounds. The comment behind the line is the choice's help."
+    "A field of the recipe with its bounds. The comment after it is the choice's help."
     return field(default=default, metadata=dict(low=low, high=high))
 
 # %% ../nbs/02_recipe.ipynb #1bf91fb8
@@ -103,7 +103,7 @@ class Choice(NamedTuple):
     default: Any
     low: float | None    # bounds of a number
     high: float | None
-    help: str            # the comment behind the line
+    help: str            # the comment after the line
 
     def check(self, value):
         "Raises `S8FastError` when the choice can't have this value."
@@ -132,7 +132,7 @@ def choices():
 
 @cache
 def _helps(group):
-    "`{name: comment behind its line}`; nothing where the source is not at hand."
+    "`{name: the comment after its line}`; empty where the source is not at hand."
     try: source = inspect.getsource(group)
     except OSError: return {}
     return dict(re.findall(r'^    (\w+): .*?  # (.*)$', source, re.M))
@@ -155,11 +155,11 @@ def get_preset(
     return PRESETS[name]
 
 def make_recipe(
-    model=None,        # a network's name, whose preset lies beneath; None: the preset's, else the custom ResNet
+    model=None,        # a network's name, whose own preset is the base; None: the preset's, else the custom ResNet
     preset='default',  # in `PRESETS`
-    **given,           # choices that are made beside both
+    **given,           # choices that override both
 ):
-    "A `Recipe`: the network's preset, on it `preset`, on it what is given. Raises `S8FastError`."
+    "A `Recipe`: the network's preset, overridden by `preset`, overridden by what is given. Raises `S8FastError`."
     wanted = get_preset(preset)
     if wanted == PRESETS['final'] and given.get('valid_pct', 0) != 0:
         raise S8FastError('--preset final trains on all training images, and '

@@ -95,7 +95,7 @@ def crop_and_flip(
     return x[images[:, None, None], rows[:, :, None], columns[:, None]]
 
 def _reflected(index, last):
-    "Indices below 0 or above `last`, led back as reflection padding does: -1 is 1, and last + 1 is last - 1."
+    "Indices below 0 or above `last`, reflected as reflection padding does: -1 is 1, and last + 1 is last - 1."
     return last - (last - index.abs()).abs()
 
 # %% ../../nbs/07_data.augment.ipynb #bb8f8e39

@@ -118,7 +118,7 @@ def _single(labels):
 def digits(
     test_pct=0.2,  # share of the images that make the test part
 ):
-    "scikit-learn's 1,797 handwritten digits as an `ImageData`, enlarged from 8x8 gray to 32x32 RGB."
+    "scikit-learn's 1,797 handwritten digits as an `ImageData`, enlarged from 8x8 grey to 32x32 RGB."
     pixels, labels = load_digits(return_X_y=True)
     small = (pixels.reshape(-1, 8, 8)*15.9375).astype(np.uint8)  # 0 to 16 becomes 0 to 255
     images = np.stack([_enlarged(image) for image in small])
@@ -131,7 +131,7 @@ def digits(
 
 # %% ../../nbs/06_data.dataset.ipynb #06f61e1a
 def _enlarged(image):
-    "A gray image, uint8 `[h, w]`, as uint8 `[32, 32, 3]`."
+    "A grey image, uint8 `[h, w]`, as uint8 `[32, 32, 3]`."
     large = Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC)
     return np.repeat(np.asarray(large)[..., None], 3, axis=2)
 
@@ -188,7 +188,7 @@ def load_cifar10(
 def load_data(
     data=None,  # an `ImageData`, the word `digits`, or what `load_cifar10` takes
 ):
-    "The `ImageData` that is meant. Raises `S8FastError`."
+    "The `ImageData` that `data` stands for. Raises `S8FastError`."
     if isinstance(data, ImageData): return data
     named = os.environ.get('S8FAST_DATA') if data is None else str(data)
     return digits() if named == 'digits' else load_cifar10(data)

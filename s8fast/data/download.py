@@ -42,7 +42,7 @@ def _fault(part, expected, md5):
 
 # %% ../../nbs/03_data.download.ipynb #ffa90093
 def _receive(url, part, size, timeout, max_bytes):
-    "Append what `part` lacks of `url`; returns how many bytes the whole file has, None when nobody knows."
+    "Append what `part` lacks of `url`; returns how many bytes the whole file has, None when that is unknown."
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have == size: return size
     request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
@@ -84,7 +84,7 @@ def _append(response, part, resumed, expected, max_bytes):
 # %% ../../nbs/03_data.download.ipynb #d645e24c
 def fetch(
     url,                # what to download
-    path,               # the file to be
+    path,               # the file to write
     size=None,          # its size in bytes; None: what the server says
     md5=None,           # MD5 of its first MiB, hexadecimal; None: not checked
     tries=4,            # connections before giving up
@@ -162,7 +162,7 @@ def _write_entry(tar, entry, path):
 # %% ../../nbs/03_data.download.ipynb #82f5b0da
 def unpack(
     archive,            # a .tar.gz file
-    folder,             # to be; it gets what is in the archive, without the top folder if there is only one
+    folder,             # to make; it gets what is in the archive, without the top folder if there is only one
     max_files=100_000,  # entries
     max_bytes=1 << 31,  # of all the files in it
 ):
@@ -188,7 +188,7 @@ def unpack(
 def download(
     url,        # a .tar.gz file
     archive,    # where it is kept
-    folder,     # to be
+    folder,     # to make
     size=None,  # of the archive, in bytes; None: not checked
     md5=None,   # of its first MiB; None: not checked
 ):

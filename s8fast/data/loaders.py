@@ -65,7 +65,7 @@ class _Store:
     ):
         """Images and labels on `device`, and the rows of the items in them.
 
-        The part that the items belong to is moved for good; only for items of both parts a copy is made."""
+        The part that the items belong to is moved there for good; for items of both parts a copy is made."""
         n = len(self.parts[0][1])
         is_test = items >= n
         if is_test.any() and not is_test.all():

@@ -19,7 +19,7 @@ from ..recipe import choices
 class Picture(NamedTuple):
     "A picture inside the page."
     src: str       # the PNG file as a `data:` address
-    alt: str       # what it shows, for whoever cannot see it
+    alt: str       # what it shows, for readers who cannot see it
     is_wide: bool  # too wide for a phone: it is scrolled there
 
 def make_picture(

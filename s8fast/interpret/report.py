@@ -66,7 +66,7 @@ def _epochs_section(run):
     return Section('Epochs', head=('epoch', 'lr', 'train loss', 'train acc', *valid_head, 'seconds'), rows=rows)
 
 # %% ../../nbs/37_interpret.report.ipynb #23e000f3
-#: The pictures of a report: file name, and what it shows for whoever cannot see it.
+#: The pictures of a report: file name, and what it shows for readers who cannot see it.
 PICTURES = dict(
     curves='Loss and accuracy against epochs, training and validation',
     lr_find='Smoothed loss against learning rate, with LRMIN and LRMAX marked',

@@ -16,7 +16,7 @@ from ..files import write_whole
 
 # %% ../../nbs/13_models.weights.ipynb #03a0430d
 def save_model(
-    path,   # the safetensors file to be
+    path,   # the safetensors file to write
     model,  # a network on any device
 ):
     "Write a model's `state_dict` to a safetensors file, atomically. Raises `S8FastError`."

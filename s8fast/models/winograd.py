@@ -28,7 +28,7 @@ from ..errors import S8FastError, reason
 
 # %% ../../nbs/11_models.winograd.ipynb #3c1833a4
 def filter_matrix():
-    "$G$ of F(4, 3), which makes six numbers of three taps: float64 `[6, 3]`."
+    "$G$ of F(4, 3), which turns three taps into six numbers: float64 `[6, 3]`."
     rows = [[1/4, 0, 0], [-1/6, -1/6, -1/6], [-1/6, 1/6, -1/6], [1/24, 1/12, 1/6], [1/24, -1/12, 1/6], [0, 0, 1]]
     return torch.tensor(rows, dtype=torch.float64, device='cpu')
 
@@ -65,7 +65,7 @@ def transforms():
 # %% ../../nbs/11_models.winograd.ipynb #a1727824
 @cache
 def winograd_available():
-    "True where `winograd_conv2d` can be had."
+    "True where the C transforms can be compiled, so that `winograd_conv2d` works."
     try: return bool(transforms())
     except S8FastError: return False
 
@@ -147,8 +147,8 @@ def winograd_conv2d(
 ):
     """`F.conv2d(x, weight, padding=1)` by F(4x4, 3x3): `[n, c_out, h, w]` in channels-last format.
 
-    It can be differentiated once, by `backward` or `torch.autograd.grad`. Raises `S8FastError` for anything else
-    than it takes. [(Lavin and Gray 2015)](https://arxiv.org/abs/1509.09308)"""
+    It can be differentiated once, by `backward` or `torch.autograd.grad`. Raises `S8FastError` for any other input.
+    [(Lavin and Gray 2015)](https://arxiv.org/abs/1509.09308)"""
     if not _fits(x, weight):
         raise S8FastError(f'Winograd convolution of {[*x.shape]} and {[*weight.shape]}, {x.dtype} on {x.device}: '
                           'it takes float32 on a CPU, a 3x3 filter, height and width in fours, channels in eights.')
@@ -176,7 +176,7 @@ def _is_transformed(x: torch.Tensor) -> bool:
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A convolution that is computed by `winograd_conv2d` where that is faster and can be had; otherwise as ever.
+    """A `Conv2d` that is computed by `winograd_conv2d` where that works and is faster, and as usual elsewhere.
 
     Who traces, scripts, exports or transforms the network sees a plain convolution. Made by `use_winograd`."""
     def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None):
@@ -214,6 +214,6 @@ def winograd_layers(
 ):
     """Names of the convolutions that are computed by Winograd's algorithm when they get enough images on a CPU.
 
-    None where it cannot be had."""
+    An empty list where the C transforms cannot be compiled."""
     found = [name for name, module in model.named_modules() if isinstance(module, WinogradConv2d)]
     return found if found and winograd_available() else []

@@ -122,7 +122,7 @@ def _source(run):
 
 # %% ../../nbs/25_runs.folder.ipynb #9948e4e4
 def check_out(
-    out,          # the run folder to be
+    out,          # the run folder to make
     force=False,  # replace what an earlier run left there
 ):
     "`out` as a `Path` that can be written to and holds no earlier run. Raises `S8FastError`; makes nothing."
@@ -152,11 +152,11 @@ def _check_free(out):
 # %% ../../nbs/25_runs.folder.ipynb #30325b30
 @contextmanager
 def open_run(
-    out,  # a run folder that is there or is to be
+    out,  # a run folder, there or to be made
 ):
     """`with open_run(out):` the folder is this process's alone. Raises `S8FastError` when it is another's.
 
-    Afterwards `checkpoint/` is gone, unless an unfinished run is in it, and so are folders that nothing came of."""
+    Afterwards `checkpoint/` is gone, unless an unfinished run is in it, and so are new folders that stayed empty."""
     made = [o for o in (out, *out.absolute().parents) if not o.exists()]
     try: (out/'checkpoint').mkdir(parents=True, exist_ok=True)
     except OSError as e: raise S8FastError(f'{out} cannot be made ({e.strerror}): give another --out.') from e

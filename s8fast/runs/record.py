@@ -33,7 +33,7 @@ RUN_FILES = (
 
 # %% ../../nbs/24_runs.record.ipynb #f2a57389
 def closed(shape):
-    "A `TypedDict` that has no other keys."
+    "Make a `TypedDict` refuse other keys than its own."
     return with_config({'extra': 'forbid'})(shape)
 
 Share = Annotated[float, Field(ge=0, le=1)]

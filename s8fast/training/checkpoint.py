@@ -160,7 +160,7 @@ def _load(path):
 
 # %% ../../nbs/21_training.checkpoint.ipynb #eb3af9c2
 def _from_file(tensors, plain):
-    "What `_to_file` took apart. Raises `ValueError` and its kind for what a checkpoint can't have."
+    "What `_to_file` took apart. Raises `ValueError`, or the like, for what a checkpoint can't have."
     for k, kind in dict(batches=int, seconds=(int, float)).items():
         right = isinstance(plain[k], kind) and not isinstance(plain[k], bool) and plain[k] >= 0
         if not right: raise ValueError(f'{k} is {plain[k]!r}')
@@ -187,7 +187,7 @@ def check_rows(
     checkpoint,  # a `Checkpoint`
     epochs,      # of the run
 ):
-    "Raises `ValueError` and its kind when its history has other columns than it should, or more epochs than the run."
+    "Raises `ValueError`, or the like, when its history has other columns than it should, or more epochs than the run."
     rows = checkpoint.rows
     for row in rows:
         figures = {k: v for k, v in row.items() if v is not None or k not in ('valid_loss', 'valid_accuracy')}

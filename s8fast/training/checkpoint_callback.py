@@ -58,14 +58,14 @@ def restore_checkpoint(
     learn,       # a `Learner` at the beginning of a fit
     checkpoint,  # a `Checkpoint`
 ):
-    "Put the Learner where the checkpoint was taken. Raises `ValueError` and its kind when they don't fit."
+    "Put the Learner where the checkpoint was taken. Raises `ValueError`, or the like, when they don't fit."
     _restore_model(learn.model, checkpoint.model)
     _restore_optimizer(learn.opt.opt, checkpoint.optimizer)
     _restore_recorder(learn, checkpoint.progress)
     scaler = getattr(learn, 'scaler', None)
     if scaler is not None and checkpoint.scaler is not None: scaler.load_state_dict(checkpoint.scaler)
     for cb in carriers(learn): cb.restore(*checkpoint.callbacks[cb.name])
-    if learn.recorder.lrs: learn.opt.set_hypers(lr=learn.recorder.lrs[-1])  # for whoever asks before the next step
+    if learn.recorder.lrs: learn.opt.set_hypers(lr=learn.recorder.lrs[-1])  # for callbacks that look before the step
     learn.train_iter = checkpoint.batches
     checkpoint.now.restore(learn)
     if checkpoint.batches: checkpoint.begin.restore(learn)

@@ -66,7 +66,7 @@ class _Sums(NamedTuple):
     n: int = 0
 
     def plus(self, logits, targets):
-        "With a batch more."
+        "The sums with one more batch."
         n = len(targets)
         loss = F.cross_entropy(logits.float(), targets)*n
         right = (logits.argmax(1) == targets).sum()
@@ -123,7 +123,7 @@ class _Counting(Callback):
     def after_batch(self): self.sums[self.training] = self.sums[self.training].plus(self.pred.detach(), self.yb[0])
 
     def checkpoint(self):
-        "Its state: a dictionary of tensors, one for JSON."
+        "Its state: a dictionary of tensors, and one of plain values for JSON."
         loss, right, n = self.sums[True]
         tensors = dict(loss=torch.as_tensor(loss), right=torch.as_tensor(right))
         return tensors, dict(rows=self.rows, n=n, seconds=time.perf_counter() - self.start)

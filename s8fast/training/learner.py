@@ -142,7 +142,7 @@ def compiling(
 def within_memory(
     recipe,  # a `Recipe`
 ):
-    "`with within_memory(recipe):` a GPU's memory that is full becomes an `S8FastError`."
+    "`with within_memory(recipe):` running out of GPU memory becomes an `S8FastError`."
     try: yield
     except torch.cuda.OutOfMemoryError as e:
         raise S8FastError(f'The GPU has no memory for {recipe.bs} images at a time ({reason(e)}): '

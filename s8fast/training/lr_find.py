@@ -52,7 +52,7 @@ class LRRange:
     def from_dict(cls,
         values,  # what `to_dict` gave
     ):
-        "The range that `to_dict` was asked of."
+        "The `LRRange` whose `to_dict` gave `values`."
         return cls(values['lr_min'], values['lr_max'], np.array(values['lrs']), np.array(values['losses']))
 
     def plot(self):

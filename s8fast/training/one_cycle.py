@@ -108,7 +108,7 @@ def fit_one_cycle(
 ):
     """Train for `n_epoch` epochs on one cycle. The model as the last epoch leaves it is the result.
 
-    Raises `S8FastError`, and what a callback has in `error`."""
+    Raises `S8FastError`, and the exception that a callback left in its `error`."""
     one_cycle(n_epoch, lr_max, div, pct_start, shape, moms)  # refuse before anything is touched
     cbs = L(cbs)
     cycle = OneCycle(lr_max, done, div=div, pct_start=pct_start, shape=shape, moms=moms)

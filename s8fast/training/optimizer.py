@@ -55,7 +55,7 @@ class _Averaging(Callback):
     "Keeps an exponential moving average of weights and batch-norm statistics beside the model."
     order = 65  # after the step, before the Checkpoint
     def __init__(self,
-        horizon,  # steps over which it reaches back: a step counts 1/horizon, the first ones alike
+        horizon,  # steps that it reaches back: a step counts 1/horizon, and the first `horizon` steps count alike
     ):
         self.horizon = horizon
         self.before_fit()
@@ -75,7 +75,7 @@ class _Averaging(Callback):
         update(list(self.average.values()), list(_float_state(self.model).values()), None)
 
     def checkpoint(self):
-        "Its state: a dictionary of tensors, one for JSON."
+        "Its state: a dictionary of tensors, and one of plain values for JSON."
         return self.average, dict(n=self.n)
 
     def restore(self, tensors, plain):
@@ -92,7 +92,7 @@ class WeightAverage(_Averaging):
     """Keeps an exponential moving average of weights and batch-norm statistics.
 
     Validation during a fit sees the average, and a fit that reaches its end leaves it in the model.
-    It does not go with `SaveModelCallback`, which would save the weights and judge them by the average."""
+    It does not work with `SaveModelCallback`, which would save the weights and judge them by the average."""
     def before_fit(self):
         super().before_fit()
         self.shown = False  # True while model and average are exchanged
