@@ -9,7 +9,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from common import numbers, read_study, run_script
 from s8fast.errors import S8FastError
-from s8fast.files import save_figure
+from s8fast.figures import save_figure
 
 
 def is_number(text): return text.replace('.', '').isdigit()

@@ -95,9 +95,21 @@ def recipe_from(args):
     "The `Recipe` that is asked for, and whether Winograd's convolutions are allowed. Raises `S8FastError`."
     given, preset = given_choices(args), getattr(args, 'preset', None)
     if args.recipe is None:
-        return make_recipe(given.pop('model', None), 'default' if preset is None else preset, **given), True
-    if preset is not None:
+        model, others = given.get('model'), {name: value for name, value in given.items() if name != 'model'}
+        recipe, winograd = make_recipe(model, 'default' if preset is None else preset, **others), True
+    elif preset is not None:
         raise S8FastError('--recipe and --preset say the same thing twice: leave one of them out.')
-    from s8fast.runs.record import read_record, recipe_of
-    record = read_record(args.recipe)
-    return replace(recipe_of(record), **given), record['chosen']['winograd'] != 'off'
+    else:
+        from s8fast.runs.record import read_record, recipe_of
+        record = read_record(args.recipe)
+        recipe, winograd = replace(recipe_of(record), **given), record['chosen']['winograd'] != 'off'
+    _check_idle(recipe, given)
+    return recipe, winograd
+
+def _check_idle(recipe, given):
+    "Refuse an option that plays no part beside the other choices. Raises `S8FastError`."
+    asks_workers = recipe.num_workers not in (AUTO, 0)
+    idle = dict(num_workers=(recipe.pipeline == 'batch' and asks_workers, 'pipeline=batch, which has no processes'),
+                pad_mode=(not recipe.pad, 'pad=0'), split_seed=(not recipe.valid_pct, 'valid_pct=0'))
+    for name, (plays_none, beside) in idle.items():
+        if name in given and plays_none: raise S8FastError(f'--{name} plays no part with {beside}: leave it out.')

@@ -43,8 +43,8 @@ def recipe(pipeline='batch', model='ultimus', **choices):
 
 def plain(shown):
     "What a picture would show, without the clock, in types whose text says it all."
-    from fastai.data.core import TfmdDL
-    if isinstance(shown, TfmdDL): return [zlib.crc32(x.numpy().tobytes()) for x in shown.one_batch()]
+    from fastai.learner import Learner
+    if isinstance(shown, Learner): return [zlib.crc32(x.numpy().tobytes()) for x in shown.dls.one_batch()]
     if isinstance(shown, (list, tuple)): return [plain(x) for x in shown]
     if isinstance(shown, dict): return {k: v for k, v in shown.items() if k != 'seconds'}
     return shown
@@ -52,22 +52,21 @@ def plain(shown):
 
 def small_picture(*args, **kwargs):
     "A picture of the checksum of what would be shown."
-    import matplotlib.pyplot as plt
-    figure = plt.figure(figsize=(1, 1))
+    from s8fast.figures import subplots
+    figure, _ = subplots(figsize=(1, 1))
     figure.text(0, .5, zlib.crc32(repr(plain(args)).encode()))
     return figure
 
 
 def draw_less():
     "Let a run draw small pictures: the drawing would be half of the time that it takes. Returns what undoes it."
-    from fastai.data.core import TfmdDL
-    from s8fast.runs import train
-    places = (TfmdDL, 'show_batch'), (train, 'plot_history'), (train, 'plot_schedule')
-    originals = [getattr(*place) for place in places]
-    for place in places: setattr(*place, small_picture)
+    from s8fast.runs import pictures
+    names = 'plot_batch', 'plot_history', 'plot_schedule'
+    originals = [getattr(pictures, name) for name in names]
+    for name in names: setattr(pictures, name, small_picture)
 
     def undo():
-        for place, original in zip(places, originals): setattr(*place, original)
+        for name, original in zip(names, originals): setattr(pictures, name, original)
     return undo
 
 

@@ -58,7 +58,7 @@ def train_augment(
 
 # %% ../../nbs/07_data.augment.ipynb #9e84b53d
 class AlbumentationsTransform(DisplayedTransform):
-    "Apply an albumentations transform to training images, in a DataBlock's `item_tfms`."
+    "Apply an albumentations transform to training images, in a DataBlock's `item_tfms`. Raises `S8FastError`."
     split_idx = 0  # training images only
     order = 2
 
@@ -67,11 +67,20 @@ class AlbumentationsTransform(DisplayedTransform):
     ):
         super().__init__()
         self.aug = aug
+        _check_transform(aug)
 
     def encodes(self, img: PILImage):
         seed = int(torch.randint(2**62, ()))
         self.aug.set_random_state(np.random.Generator(np.random.Philox(key=seed)), random.Random(seed))
         return PILImage.create(self.aug(image=np.array(img))['image'])
+
+def _check_transform(aug):
+    "Try a transform on a black image. Raises `S8FastError` when it gives something else than an image."
+    image = aug(image=np.zeros((32, 32, 3), np.uint8))['image']
+    if isinstance(image, np.ndarray) and (image.dtype, image.shape) == (np.uint8, (32, 32, 3)): return
+    what = f'{type(image).__name__} {image.dtype} {[*image.shape]}'
+    raise S8FastError(f'The augmentation makes {what} of an image: give one that keeps uint8 [32, 32, 3], '
+                      'without Normalize and ToTensorV2, for the loaders normalise.')
 
 # %% ../../nbs/07_data.augment.ipynb #8094e8bb
 def crop_and_flip(

@@ -80,7 +80,7 @@ def write_cache(
     vocab,    # class names
     edition,  # what was decoded
 ):
-    "Write the cache, atomically, and remove those that serve no folder any more; nothing happens when the disk refuses."
+    "Write the cache, atomically, and remove those of folders that are gone; nothing happens when the disk refuses."
     meta = dict(key=key, root=json.dumps(os.path.realpath(root)), vocab=json.dumps(list(vocab)), edition=edition,
                 sha256=arrays_digest(arrays, vocab))
     with suppress(OSError, SafetensorError, S8FastError):

@@ -6,10 +6,10 @@
 __all__ = ['plot_attention']
 
 # %% ../../nbs/35_interpret.attention.ipynb #11aa006a
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ..errors import S8FastError
+from ..figures import as_text, subplots
 from .gradcam import normalized
 from ..models.ultimus import AttentionMatrix, attention_matrices
 
@@ -17,7 +17,7 @@ from ..models.ultimus import AttentionMatrix, attention_matrices
 def _draw_row(axs, p, i, matrices, highest):
     "Image `i` of `Predictions` and its `matrices`, colours from 0 to `highest`; returns the last picture."
     axs[0].imshow(p.images[i], interpolation='nearest')
-    axs[0].set_ylabel(p.vocab[int(p.targets[i])], size=8)
+    axs[0].set_ylabel(as_text(p.vocab[int(p.targets[i])]), size=8)
     return [ax.imshow(o, vmin=0, vmax=highest, cmap='magma') for ax, o in zip(axs[1:], matrices)][-1]
 
 # %% ../../nbs/35_interpret.attention.ipynb #e758a38c
@@ -35,7 +35,7 @@ def plot_attention(
     matrices = attention_matrices(learn.model, normalized(p.images[indices], learn)).cpu()
     n_cols = 1 + len(matrices)
     size = 1.15*n_cols, len(indices)
-    fig, axs = plt.subplots(len(indices), n_cols, figsize=size, squeeze=False, layout='constrained')
+    fig, axs = subplots(len(indices), n_cols, figsize=size, squeeze=False)
     for ax in axs.flat: ax.set(xticks=[], yticks=[])
     for row, i, of_image in zip(axs, indices, matrices.transpose(0, 1)):
         shown = _draw_row(row, p, i, of_image, float(matrices.max()))

@@ -10,9 +10,8 @@ import io
 from dataclasses import asdict
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from ..errors import S8FastError
+from ..figures import close
 from ..files import write_json, write_text
 from .page import Section, chosen_value, data_rows, decimals, make_picture, percent
 from .page import recipe_section, render, result_text
@@ -42,7 +41,8 @@ def _differences_section(runs, names):
     for name in every_name:
         values = [one.get(name) for one in found]
         if len(set(map(str, values))) > 1: rows.append((name, *values))
-    return Section('What differs', '' if rows else 'Recipes, data and hardware are the same.', head=('choice', *names), rows=rows)
+    text = '' if rows else 'Recipes, data and hardware are the same.'
+    return Section('What differs', text, head=('choice', *names), rows=rows)
 
 # %% ../../nbs/38_interpret.compare.ipynb #d6ede556
 def _results_section(runs, names):
@@ -65,7 +65,7 @@ def curves_section(
     fig = plot_histories(histories)
     png = io.BytesIO()
     fig.savefig(png, dpi=100, format='png', bbox_inches='tight')
-    plt.close(fig)
+    close(fig)
     what = 'Validation' if with_valid else 'Training'
     picture = make_picture(png.getvalue(), f'{what} loss and accuracy of {", ".join(histories)}')
     text = '' if with_valid else 'Of training, on augmented images: not every run has validation images.'
@@ -82,6 +82,7 @@ def compare_runs(
     runs = [Run(o) for o in runs]
     out = Path(out).expanduser()
     if len(runs) < 2: raise S8FastError(f'{len(runs)} run was given to compare: give two or more.')
+    if out.is_dir(): raise S8FastError(f'{out} is a folder: give --out the file to write.')
     if not out.absolute().parent.is_dir():
         raise S8FastError(f'The folder of {out} does not exist: make it, or give another --out.')
     names = [str(run.folder) for run in runs]
@@ -102,7 +103,8 @@ def _spread_section(summary):
         rows.append((f'runs at or above {100*float(threshold):.3g}%', f'{round(share*n)} of {n}'))
     if summary['failed']:
         rows.append(('failed (loss no longer finite)', f'seed {", ".join(map(str, summary["failed"]))}'))
-    return Section('Test images', result_text(summary['recipe']['average']), rows=rows, is_prose=True)
+    recipe = summary['recipe']
+    return Section('Test images', result_text(recipe['average'], recipe['epochs']), rows=rows, is_prose=True)
 
 # %% ../../nbs/38_interpret.compare.ipynb #a0c258c3
 def _seeds_section(summary, links):

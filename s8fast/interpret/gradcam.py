@@ -6,14 +6,15 @@
 __all__ = ['LIBRARY_METHODS', 'find_layers', 'GradCAM', 'normalized', 'cam_layer', 'plot_gradcam']
 
 # %% ../../nbs/34_interpret.gradcam.ipynb #93e06813
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
 from ..errors import S8FastError
+from ..figures import as_text, subplots
 from .plots import text_figure
+from ..models.watch import eval_mode, watch
 from ..models.zoo import MODELS
 
 # %% ../../nbs/34_interpret.gradcam.ipynb #459235f8
@@ -35,29 +36,16 @@ def find_layers(
     return found
 
 # %% ../../nbs/34_interpret.gradcam.ipynb #a4483766
-class _Watch:
-    "`with _Watch(model, layers) as seen:` keeps the output of each layer, and the gradient with respect to it."
+class _Seen:
+    "What some layers of a network gave, and the gradients with respect to it: `with watch(layers, seen.keep):`."
     def __init__(self,
-        model,   # a network
-        layers,  # modules of it
+        model,  # the network
     ):
         self.model = model
-        self.layers = layers
-        self.clear()
-
-    def clear(self):
         self.outputs = {}  # layer -> [n, channels, h, w]
         self.grads = {}    # the same
 
-    def __enter__(self):
-        self.handles = [layer.register_forward_hook(self._keep) for layer in self.layers]
-        return self
-
-    def __exit__(self, *_):
-        for handle in self.handles: handle.remove()
-        self.clear()
-
-    def _keep(self, layer, args, output):
+    def keep(self, layer, output):
         if getattr(output, 'ndim', 0) != 4:
             name = next(name for name, m in self.model.named_modules() if m is layer)
             raise S8FastError(f'Layer {name} has no height and width, so there is no map of it: '
@@ -83,12 +71,10 @@ def _weighted_map(output, grad, size):
 def _left_as_it_was(
     model,  # a network
 ):
-    "Whatever happens inside, modes, gradients and `requires_grad` of `model` are afterwards what they were."
-    modes = {m: m.training for m in model.modules()}
+    "Whatever happens inside, gradients and `requires_grad` of `model` are afterwards what they were."
     params = [(p, p.grad, p.requires_grad) for p in model.parameters()]
     try: yield
     finally:
-        for m, training in modes.items(): m.training = training
         for p, grad, requires_grad in params:
             p.grad = grad
             p.requires_grad = requires_grad
@@ -106,15 +92,15 @@ def _target_classes(logits, targets):
     return classes
 
 # %% ../../nbs/34_interpret.gradcam.ipynb #2871dfd7
-def _own_maps(model, seen, x, targets):
-    "GradCAM, `[n, h, w]`: the mean over the layers of `seen`, a `_Watch` of `model`."
-    seen.clear()
-    with torch.enable_grad():
+def _own_maps(model, layers, x, targets):
+    "GradCAM, `[n, h, w]`: the mean over the layers."
+    seen = _Seen(model)
+    with watch(layers, seen.keep), torch.enable_grad():
         x = x.clone().requires_grad_()
         logits = model(x)
         score = logits.gather(1, _target_classes(logits, targets)[:, None]).sum()
         torch.autograd.grad(score, x)
-    maps = [_weighted_map(seen.outputs[o], seen.grads[o], x.shape[2:]) for o in seen.layers]
+    maps = [_weighted_map(seen.outputs[o], seen.grads[o], x.shape[2:]) for o in layers]
     return _scale(torch.stack(maps).mean(0))
 
 # %% ../../nbs/34_interpret.gradcam.ipynb #d2f9df0f
@@ -128,7 +114,8 @@ def _library_maps(model, layers, method, x, targets):
     wanted = [ClassifierOutputTarget(o) for o in _target_classes(logits, targets).tolist()]
     with torch.enable_grad():
         cam = getattr(library, method.replace('++', 'PlusPlus'))(model, layers)
-        try: maps = cam.forward(x.clone().requires_grad_(), wanted)
+        try:
+            with watch(layers, _Seen(model).keep): maps = cam.forward(x.clone().requires_grad_(), wanted)
         finally: cam.activations_and_grads.release()
     return _scale(torch.as_tensor(maps, device=x.device).nan_to_num(0.))
 
@@ -147,15 +134,8 @@ class GradCAM:
         self.model = model
         self.layers = find_layers(model, layers)
 
-    def __enter__(self):
-        with ExitStack() as stack:
-            stack.enter_context(_left_as_it_was(self.model))
-            self.model.eval()
-            self.seen = stack.enter_context(_Watch(self.model, self.layers))
-            self.stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_): self.stack.close()
+    def __enter__(self): return self
+    def __exit__(self, *_): pass  # each call leaves the model as it was
 
     def __call__(self,
         x,             # normalised images, [n, 3, h, w]
@@ -165,8 +145,9 @@ class GradCAM:
 
         Raises `S8FastError` for a class that does not exist and for a layer without height and width."""
         x = x.detach().as_subclass(torch.Tensor)
-        if self.method == 'GradCAM': return _own_maps(self.model, self.seen, x, targets)
-        return _library_maps(self.model, self.layers, self.method, x, targets)
+        with eval_mode(self.model), _left_as_it_was(self.model):
+            if self.method == 'GradCAM': return _own_maps(self.model, self.layers, x, targets)
+            return _library_maps(self.model, self.layers, self.method, x, targets)
 
 # %% ../../nbs/34_interpret.gradcam.ipynb #ff684666
 def normalized(
@@ -209,7 +190,7 @@ def plot_gradcam(
         maps = torch.stack([cam(x, classes[indices]).cpu() for classes in (p.preds, p.targets)], 1)
     n_rows = -(-len(indices)//n_pairs)
     size = 4.6*n_pairs, 1.75*n_rows
-    fig, axs = plt.subplots(n_rows, 3*n_pairs, figsize=size, squeeze=False, layout='constrained')
+    fig, axs = subplots(n_rows, 3*n_pairs, figsize=size, squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for three, i, both in zip(axs.reshape(-1, 3), indices, maps): _draw_group(three, p, i, both)
     return fig
@@ -217,7 +198,7 @@ def plot_gradcam(
 def _draw_group(axs, p, i, maps):
     "Image `i` of `Predictions`, and `maps` for its predicted and its actual class over it."
     guess, actual = int(p.preds[i]), int(p.targets[i])
-    titles = [p.vocab[actual]] + [f'for {p.vocab[o]} ({p.probs[i, o]:.0%})' for o in (guess, actual)]
+    titles = [as_text(p.vocab[actual])] + [f'for {as_text(p.vocab[o])} ({p.probs[i, o]:.0%})' for o in (guess, actual)]
     for ax, title in zip(axs, titles):
         ax.imshow(p.images[i], interpolation='nearest')
         ax.set_title(title, size=8)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader
 
 from ..recipe import choices
+from ..training.optimizer import average_epochs
 
 # %% ../../nbs/36_interpret.page.ipynb #7b8530bc
 class Picture(NamedTuple):
@@ -106,11 +107,13 @@ def recipe_section(
 
 # %% ../../nbs/36_interpret.page.ipynb #45e26528
 def result_text(
-    average,  # the recipe's: horizon of the EMA of the weights, in epochs
+    average,  # the recipe's
+    epochs,   # the recipe's
 ):
     "What the model is, and what its second figure means."
-    epochs = f'{average:g} epoch{"s"*(average != 1)}'
-    weights = f'The model is an exponential moving average (EMA) of the weights with a horizon of {epochs}.'
+    horizon = average_epochs(average, epochs)
+    horizon = f'{horizon:.3g} epoch{"s"*(horizon != 1)}'
+    weights = f'The model is an exponential moving average (EMA) of the weights with a horizon of {horizon}.'
     if not average: weights = 'Weights of the last epoch.'
     return f'{weights} Test-time augmentation (the mean over each image and its mirror image) is given apart.'
 

@@ -6,9 +6,10 @@
 __all__ = ['plot_confusion', 'plot_reliability', 'plot_images', 'text_figure', 'plot_misclassified', 'plot_top_losses']
 
 # %% ../../nbs/33_interpret.plots.ipynb #c4614b8a
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.calibration import calibration_curve
+
+from ..figures import as_text, subplots
 
 # %% ../../nbs/33_interpret.plots.ipynb #b55a7e87
 def plot_confusion(
@@ -19,14 +20,15 @@ def plot_confusion(
     n = len(p.vocab)
     share = counts * (1 - np.eye(n)) / np.maximum(counts.sum(1, keepdims=True), 1)
     darkest = max(.1, share.max())
-    fig, ax = plt.subplots(figsize=(.55*n + 1.5, .5*n + 1.2), layout='constrained')
+    fig, ax = subplots(figsize=(.55*n + 1.5, .5*n + 1.2))
     ax.imshow(share, cmap='Reds', vmin=0, vmax=darkest)
     for (i, j), count in np.ndenumerate(counts):
         color = 'white' if share[i, j] > .6*darkest else 'black'
         ax.text(j, i, count, ha='center', va='center', size=8, color=color, weight='bold' if i == j else None)
     ax.set(xticks=range(n), yticks=range(n), xlabel='predicted', ylabel='actual')
-    ax.set_xticklabels(p.vocab, rotation=45, ha='right')
-    ax.set_yticklabels(p.vocab)
+    names = [as_text(name) for name in p.vocab]
+    ax.set_xticklabels(names, rotation=45, ha='right')
+    ax.set_yticklabels(names)
     return fig
 
 # %% ../../nbs/33_interpret.plots.ipynb #9038df91
@@ -38,7 +40,7 @@ def plot_reliability(
     confidence = p.probs.amax(1).numpy()
     right = (p.preds == p.targets).numpy()
     accuracies, means = calibration_curve(right, np.minimum(confidence, 1), n_bins=n_bins)
-    fig, (ax, low) = plt.subplots(2, 1, figsize=(4, 4.4), height_ratios=(3, 1), sharex=True, layout='constrained')
+    fig, (ax, low) = subplots(2, figsize=(4, 4.4), height_ratios=(3, 1), sharex=True)
     ax.plot([0, 1], [0, 1], color='gray', ls='--', lw=1, label='perfectly calibrated')
     ax.plot(means, accuracies, marker='o', label=f'ece {p.metrics()["ece"]:.3f}')
     ax.set(ylabel='accuracy', xlim=(0, 1), ylim=(0, 1.02))
@@ -60,7 +62,7 @@ def plot_images(
     indices = [int(i) for i in indices]
     if not indices: return text_figure('There are no misclassified images.')
     n_rows = -(-len(indices)//n_cols)
-    fig, axs = plt.subplots(n_rows, n_cols, figsize=(2*n_cols, 2.35*n_rows), squeeze=False, layout='constrained')
+    fig, axs = subplots(n_rows, n_cols, figsize=(2*n_cols, 2.35*n_rows), squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax, i in zip(axs.flat, indices):
         ax.imshow(p.images[i], interpolation='nearest')
@@ -70,15 +72,15 @@ def plot_images(
 def _title(p, i, with_loss):
     "What image `i` was taken for, over one to three lines."
     guess, actual = int(p.preds[i]), int(p.targets[i])
-    title = f'{p.vocab[guess]} ({p.probs[i, guess]:.0%})'
-    if guess != actual: title = f'{p.vocab[actual]}, taken for\n{title}'
+    title = f'{as_text(p.vocab[guess])} ({p.probs[i, guess]:.0%})'
+    if guess != actual: title = f'{as_text(p.vocab[actual])}, taken for\n{title}'
     return f'{title}\nloss {p.losses[i]:.2f}' if with_loss else title
 
 def text_figure(
     text,  # one sentence
 ):
     "A figure that says a sentence where there is nothing to draw."
-    fig, ax = plt.subplots(figsize=(6, 1))
+    fig, ax = subplots(figsize=(6, 1))
     ax.text(.5, .5, text, ha='center', va='center')
     ax.axis('off')
     return fig

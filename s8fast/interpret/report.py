@@ -6,12 +6,12 @@
 __all__ = ['PICTURES', 'write_report']
 
 # %% ../../nbs/37_interpret.report.ipynb #0618e030
+import warnings
 from dataclasses import asdict
 
-import matplotlib.pyplot as plt
-
 from ..data.loaders import test_dl
-from ..files import save_figure, write_text
+from ..figures import draw_all
+from ..files import write_text
 from .attention import plot_attention
 from .gradcam import find_layers, plot_gradcam
 from .page import Section, data_rows, decimals, make_picture, percent
@@ -22,6 +22,7 @@ from ..models.ultimus import UltimusNet
 from ..models.zoo import get_network
 from ..runs.evaluate import load_run
 from ..runs.folder import Run
+from ..runs.pictures import training_pictures
 from ..training.history import has_valid
 
 # %% ../../nbs/37_interpret.report.ipynb #f6734e31
@@ -33,7 +34,7 @@ def _results_section(run):
     "The final figures of the test images and, where images were held out, of the validation images."
     parts = {'test': run.metrics['test']}
     if 'valid' in run.metrics: parts['validation'] = run.metrics['valid']
-    text = result_text(run.recipe.average)
+    text = result_text(run.recipe.average, run.recipe.epochs)
     if 'valid' not in run.metrics:
         text += ' All training images were trained on and none held out: no choice was made on this run.'
     rows = [(name, *(show(part[key]) for part in parts.values())) for name, key, show in _FIGURES]
@@ -124,29 +125,32 @@ def write_report(
     find_layers(learn.model, layers)
     for name in ('metrics', 'history'): getattr(run, name)  # a damaged file is refused before anything is drawn
     p = predict(learn, test_dl(learn.dls, data))
-    _draw(run.folder, learn, p, layers)
+    failed = _draw(run, learn, p, layers)
     path = run.folder/'report.html'
-    write_text(path, _page(run, p, layers))
+    write_text(path, _page(run, p, layers, failed))
+    for sentence in failed: warnings.warn(sentence)
     return path
 
 # %% ../../nbs/37_interpret.report.ipynb #17e5d41a
-def _draw(folder, learn, p, layers):
-    "Write the pictures of `Predictions` into the run folder."
-    figures = dict(
-        confusion=plot_confusion(p), reliability=plot_reliability(p),
-        misclassified=plot_misclassified(p, 25), top_losses=plot_top_losses(p, 10),
-        gradcam=plot_gradcam(learn, p, layers=layers))
-    if isinstance(learn.model, UltimusNet) and learn.model.blocks: figures['attention'] = plot_attention(learn, p)
-    try:
-        for name, fig in figures.items(): save_figure(fig, folder/f'{name}.png')
-    finally:
-        for fig in figures.values(): plt.close(fig)
+def _draw(run, learn, p, layers):
+    "Write pictures of `Predictions`, and missing ones of the training; returns the sentences about those that failed."
+    training = training_pictures(learn, run.record, run.history)
+    missing = {name: make for name, make in training.items() if not (run.folder/f'{name}.png').exists()}
+    pictures = dict(
+        missing,
+        confusion=lambda: plot_confusion(p), reliability=lambda: plot_reliability(p),
+        misclassified=lambda: plot_misclassified(p, 25), top_losses=lambda: plot_top_losses(p, 10),
+        gradcam=lambda: plot_gradcam(learn, p, layers=layers))
+    if isinstance(learn.model, UltimusNet) and learn.model.blocks:
+        pictures['attention'] = lambda: plot_attention(learn, p)
+    return draw_all(run.folder, pictures)
 
 # %% ../../nbs/37_interpret.report.ipynb #03431df8
-def _page(run, p, layers):
-    "The page as text."
+def _page(run, p, layers, failed):
+    "The page as text; `failed` are the sentences about pictures that are missing."
     recipe, record, test = run.recipe, run.record, run.metrics['test']
     batch = Section('A batch as the network saw it', pictures=_pictures(run, 'batch'))
+    missing = [Section('Pictures that are missing', ' '.join(failed))] if failed else []
     training = f'{run.metrics["seconds"]["training"]:,.0f} s'
     return render(
         title=f'{recipe.model} on {record["data"]["name"]}: {run.folder.resolve().name}',
@@ -155,5 +159,5 @@ def _page(run, p, layers):
         figures=[('test accuracy', percent(test['accuracy'])), ('with flip TTA', percent(test['accuracy_tta'])),
                  ('training', training)],
         sections=[_results_section(run), *_training_sections(run), _classes_section(run),
-                  *_prediction_sections(run, p, layers), batch, _epochs_section(run),
+                  *_prediction_sections(run, p, layers), batch, *missing, _epochs_section(run),
                   recipe_section(asdict(recipe), record['chosen']), _facts_section(run)])

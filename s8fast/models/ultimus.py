@@ -12,6 +12,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from .watch import eval_mode, watch
+
 # %% ../../nbs/10_models.ultimus.ipynb #5a3dd4b5
 class AttentionMatrix(nn.Module):
     """The softmax of each image's outer product: queries and keys, `[n, d]` each, to attention matrices `[n, d, d]`.
@@ -97,13 +99,7 @@ def attention_matrices(
 
     Raises `ValueError` when it has none."""
     found = []
-    training = {module: module.training for module in model.modules()}
-    layers = [module for module in training if isinstance(module, AttentionMatrix)]
+    layers = [module for module in model.modules() if isinstance(module, AttentionMatrix)]
     if not layers: raise ValueError(f'{type(model).__name__} has no attention matrices.')
-    hooks = [layer.register_forward_hook(lambda module, args, am: found.append(am.float())) for layer in layers]
-    try:
-        with torch.no_grad(): model.eval()(x)
-    finally:
-        for hook in hooks: hook.remove()
-        for module, was in training.items(): module.training = was
+    with torch.no_grad(), eval_mode(model), watch(layers, lambda layer, am: found.append(am.float())): model(x)
     return torch.stack(found)

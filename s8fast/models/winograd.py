@@ -172,7 +172,8 @@ def _is_transformed(x: torch.Tensor) -> bool:
     mode (fake tensors, a counter of operations), and for what only stands for a tensor."""
     plain = isinstance(x, torch.Tensor) and type(x).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
     return (not plain or torch.jit.is_tracing() or torch.compiler.is_compiling()
-            or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0 or forward_ad._current_level >= 0)
+            or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+            or forward_ad._current_level >= 0)
 
 
 class WinogradConv2d(nn.Conv2d):

@@ -78,7 +78,8 @@ def begin_run(job, learn, data, precision, found):
                   lr_max=found.lr_max if found else job.recipe.lr_max,
                   num_workers=learn.dls.train.fake_l.num_workers, winograd=_winograd_word(job, learn))
     record = dict(version=RECIPE_VERSION, recipe=asdict(job.recipe), chosen=chosen,
-                  data=data_facts(data, len(learn.dls.valid_ds)), **environment(device_of(learn)), lr_find=found and found.to_dict())
+                  data=data_facts(data, len(learn.dls.valid_ds)), **environment(device_of(learn)),
+                  lr_find=found and found.to_dict())
     write_json(job.out/'recipe.json', record)
     return record
 

@@ -8,34 +8,33 @@ __all__ = ['train', 'resume']
 # %% ../../nbs/28_runs.train.ipynb #589c46fe
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from ..data.dataset import load_data
 from ..data.loaders import test_dl
-from ..errors import Interrupted, NonFiniteLoss, S8FastError
-from ..files import file_digest, remove, save_figure, write_json
+from ..errors import Interrupted, NonFiniteLoss, S8FastError, machine_faults
+from ..figures import draw_all
+from ..files import file_digest, remove, write_json, write_text
 from ..models.weights import save_model
 from ..recipe import differences
-from .folder import BEGUN, STATE, Run, check_out, open_run
+from .folder import BEGUN, FAILED, STATE, Run, check_out, open_run
 from .job import Job, begin_run, check_data, chosen_before, device_of, headline, hint, in_precision
 from .job import same_record, write_begun
-from .record import METRICS_VERSION, RUN_FILES, recipe_of
+from .pictures import training_pictures
+from .record import METRICS_VERSION, RESULTS, recipe_of
 from .signals import StopSignals, sigterm_interrupts
 from ..training.checkpoint import damaged
 from ..training.checkpoint_callback import SaveCheckpoint
 from ..training.device import PRECISIONS, pick_device, pick_precision
-from ..training.history import History, plot_history, write_history
+from ..training.history import History, history_line, write_history
 from ..training.learner import check_names, compiling, deterministic, get_learner, quiet_unless_interactive
-from ..training.learner import within_memory
-from ..training.lr_find import LRRange, find_lr_range
+from ..training.lr_find import find_lr_range
 from ..training.metrics import evaluate
 from ..training.nonfinite import StopOnNonFinite
-from ..training.one_cycle import fit_one_cycle, plot_schedule
+from ..training.one_cycle import fit_one_cycle
 
 # %% ../../nbs/28_runs.train.ipynb #8be9210c
 def train(
@@ -57,8 +56,8 @@ def train(
         first = not Run(out).is_unfinished
         if first: write_begun(job)
         try: return _carry_out(job)
-        except S8FastError:
-            if first and not job.owns: remove(out/BEGUN)  # refused: there is nothing to go on with
+        except Exception:
+            if first and not job.owns: remove(out/BEGUN)  # refused, or a bug: there is nothing to go on with
             raise
 
 def _printer(log): return log or partial(print, flush=True)
@@ -113,9 +112,10 @@ def _job_of(run, data, log, minutes, expected):
 # %% ../../nbs/28_runs.train.ipynb #0adaba63
 def _carry_out(job):
     "Every step of the run; an interruption becomes a sentence that says how to go on."
+    remove(job.out/FAILED)
     job.began = time.perf_counter()
     try:
-        with deterministic(job.recipe), within_memory(job.recipe), sigterm_interrupts(): return _steps(job)
+        with machine_faults(), deterministic(job.recipe), sigterm_interrupts(): return _steps(job)
     except KeyboardInterrupt as e:
         if str(e): raise
         raise Interrupted(f'Interrupted {job.when}: {hint(job)}', getattr(e, 'signum', signal.SIGINT)) from None
@@ -136,17 +136,14 @@ def _steps(job):
     job.lap('startup')
     # --- the range of learning rates
     if changed: record = in_precision(job, record, learn)
-    if record: found = record['lr_find'] and LRRange.from_dict(record['lr_find'])
-    else:
-        found = _find(job, learn)
-        record = begin_run(job, learn, data, precision, found)
+    if not record: record = begin_run(job, learn, data, precision, _find(job, learn))
     job.lap('lr_find')
     # --- training
     history = _fit(job, recipe, learn, record, interactive)
     job.lap('training')
     # --- what came of it
     job.when = 'after the last epoch'
-    return _finish(job, learn, data, history, found)
+    return _finish(job, learn, data, record, history.rows)
 
 # %% ../../nbs/28_runs.train.ipynb #8ae9b5ae
 def _find(job, learn):
@@ -161,11 +158,12 @@ def _find(job, learn):
 # %% ../../nbs/28_runs.train.ipynb #ed9e5c85
 def _fit(job, recipe, learn, record, interactive):
     "Train, or train the rest; returns the `History`."
-    history = History(job.out/'history.csv', None if interactive else job.log)
+    history = History(job.out/'history.csv')
+    def say(): job.log(history_line(history.rows[-1], recipe.epochs))
     done = _go_on(job, len(learn.dls.train)) if job.kept else 0
     keep = dict(id=job.id, record=record, data=job.source, seconds=job.seconds)
     with StopSignals() as stop:
-        saver = SaveCheckpoint(job.out/STATE, keep, job.minutes, stop, job.checkpoint)
+        saver = SaveCheckpoint(job.out/STATE, keep, job.minutes, stop, job.checkpoint, None if interactive else say)
         with compiling(recipe), _fit_errors(job, record, stop):
             moms = recipe.mom_max, recipe.mom_min
             fit_one_cycle(learn, recipe.epochs, record['chosen']['lr_max'], recipe.div, recipe.pct_start, recipe.shape,
@@ -192,6 +190,7 @@ def _fit_errors(job, record, stop):
     except NonFiniteLoss as e:
         there = (job.out/STATE).exists()
         kept = f'the last checkpoint is in {job.out/"checkpoint"}' if there else 'there was no checkpoint yet'
+        with suppress(S8FastError): write_text(job.out/FAILED, str(e))  # the next command says so
         raise NonFiniteLoss(f'{e} {job.out} has no result, {kept}: train anew with --force and a lower --lr_max '
                             f'than {record["chosen"]["lr_max"]:.2e}.') from None
     except RuntimeError:
@@ -204,15 +203,14 @@ def _raise_interrupted(job, learn, history, saver, signum):
     raise Interrupted(f'Stopped by {signal.Signals(signum).name} {where}: {hint(job)}', signum)
 
 # %% ../../nbs/28_runs.train.ipynb #029750af
-def _finish(job, learn, data, history, found):
-    "Figures, weights and pictures; then the checkpoint goes."
+def _finish(job, learn, data, record, rows):
+    "Figures and weights, and when they are safe, pictures; then the checkpoint goes."
     final = dict(version=METRICS_VERSION, epochs=job.recipe.epochs, test=evaluate(learn, test_dl(learn.dls, data)))
     if len(learn.dls.valid_ds): final['valid'] = evaluate(learn, learn.dls.valid)
     job.lap('evaluation')
     save_model(job.out/'model.safetensors', learn.model)
-    _draw(job.out, learn, history.rows, found)
-    job.lap('pictures')
     _write_metrics(job, final)
+    _draw(job, learn, record, rows)
     remove(job.out/BEGUN, job.out/STATE)  # in this order: the state alone is enough to get here again
     test = final['test']
     valid = f'validation accuracy {final["valid"]["accuracy"]:.2%}; ' if 'valid' in final else ''
@@ -221,19 +219,15 @@ def _finish(job, learn, data, history, found):
     return final
 
 def _write_metrics(job, final):
-    there = [o for o in RUN_FILES if o != 'metrics.json' and (job.out/o).exists()]
-    final.update(seconds=job.seconds, files={o: file_digest(job.out/o) for o in there})
+    final.update(seconds=job.seconds, files={o: file_digest(job.out/o) for o in RESULTS})
     try: write_json(job.out/'metrics.json', final)
     except S8FastError: raise
     except ValueError as e:
         raise NonFiniteLoss(f'The final figures are not finite ({e}), so {job.out} has no result: '
                             'train anew with --force and a lower --lr_max.') from None
 
-def _draw(out, learn, rows, found):
-    "The run folder's pictures."
-    if found: save_figure(found.plot(), out/'lr_find.png')
-    save_figure(plot_schedule(learn.recorder.hps['lr'], learn.recorder.hps['mom'], len(rows)), out/'schedule.png')
-    save_figure(plot_history(rows), out/'curves.png')
-    learn.dls.show_batch(max_n=24, nrows=3, ncols=8, figsize=(9, 4.2))
-    for ax in plt.gcf().axes: ax.title.set_size(9)  # long names beside each other
-    save_figure(plt.gcf(), out/'batch.png')
+def _draw(job, learn, record, rows):
+    "The run folder's pictures; one that fails is a line of the log."
+    try: failed = draw_all(job.out, training_pictures(learn, record, rows))
+    except S8FastError as e: failed = [str(e)]
+    for sentence in failed: job.log(f'{sentence} Figures and weights are there; s8fast_report draws what is missing.')

@@ -117,8 +117,10 @@ class SaveCheckpoint(Callback):
         minutes=None,     # also write within an epoch, this often; 0: after every step; None: no
         stop=None,        # a `StopSignals`
         checkpoint=None,  # a `Checkpoint` to go on from; None: begin
+        then=None,        # called after an epoch whose checkpoint is written
     ):
         self.path, self.record, self.minutes, self.stop, self.resumed = Path(path), record, minutes, stop, checkpoint
+        self.then = then
         self.error = None     # what went wrong, an `S8FastError`
         self.stopped = False  # the fit was ended by a signal
         self.batches = 0      # steps of the epoch that are done
@@ -162,6 +164,7 @@ def _after_step(saver):
 def _after_epoch(saver):
     saver.batches = 0
     saver.write()
+    if saver.then: saver.then()
     if _told(saver): saver.end()
 
 def _write(saver):

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback, CancelFitException
@@ -22,6 +21,7 @@ from fastai.learner import AvgSmoothLoss
 from matplotlib.ticker import PercentFormatter
 
 from ..errors import S8FastError
+from ..figures import as_text, subplots
 from ..files import write_text
 from .device import reading_waits
 
@@ -205,10 +205,11 @@ def _draw(
     what='',  # before "loss" and "accuracy" on the axes
 ):
     "Loss and accuracy against epochs; returns the figure."
-    fig, axs = plt.subplots(1, 2, figsize=(8.5, 3.2), layout='constrained')
+    fig, axs = subplots(1, 2, figsize=(8.5, 3.2))
     for ax, name in zip(axs, ('loss', 'accuracy')):
         for label, (rows, part) in curves.items():
-            ax.plot([row['epoch'] for row in rows], [row[f'{part}_{name}'] for row in rows], label=label, marker='.')
+            values = [row[f'{part}_{name}'] for row in rows]
+            ax.plot([row['epoch'] for row in rows], values, label=as_text(label), marker='.')
         ax.set(xlabel='epoch', ylabel=f'{what} {name}'.strip())
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=.3)

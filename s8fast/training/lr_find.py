@@ -12,7 +12,6 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import LRFinder
@@ -20,6 +19,7 @@ from fastai.data.core import DataLoaders
 from fastai.torch_core import get_random_states, set_random_states
 
 from ..errors import S8FastError
+from ..figures import subplots
 
 # %% ../../nbs/16_training.lr_find.ipynb #7734fade
 def suggest_range(
@@ -58,7 +58,7 @@ class LRRange:
     def plot(self):
         "Loss against rate with both ends of the range marked; returns the figure."
         first, low = self.losses[0], self.losses.min()
-        fig, ax = plt.subplots(figsize=(5, 3), layout='constrained')
+        fig, ax = subplots(figsize=(5, 3))
         ax.plot(self.lrs, self.losses)
         for name, lr, color in (('LRMIN', self.lr_min, 'C2'), ('LRMAX', self.lr_max, 'C3')):
             ax.axvline(lr, color=color, ls='--', lw=1, label=f'{name} {lr:.2e}')

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.hook import Hooks
 
 from ..errors import NonFiniteLoss
+from ..models.watch import watch
 from .device import autocast_of, reading_waits
 
 # %% ../../nbs/19_training.nonfinite.ipynb #b4b02fb9
@@ -37,10 +37,10 @@ def first_nonfinite(
     None when there is none. `model` stays as it is."""
     names = {module: name for name, module in model.named_modules()}
     found = []
-    def look(module, inputs, output):
+    def look(module, output):
         if found or not isinstance(output, torch.Tensor): return
         if not output.isfinite().all(): found.append((names[module], output))
-    with kept_buffers(model), torch.no_grad(), Hooks(names, look, detach=False): model(*args)
+    with watch(names, look), kept_buffers(model), torch.no_grad(): model(*args)
     return found[0] if found else None
 
 # %% ../../nbs/19_training.nonfinite.ipynb #b3cec0d6

@@ -23,7 +23,7 @@ def no_folder(root):
 
 def a_file(root):
     path = next(root.rglob('*.png'))
-    return path, 'There is no data folder', path, '--data'
+    return path, path, 'is a file, not a folder', '--data'
 
 def empty(root):
     shutil.rmtree(root)

@@ -15,7 +15,8 @@ from s8fast.runs.record import read_metrics, read_record, recipe_of
 from s8fast.runs.train import resume
 from s8fast.training.history import read_history
 
-FILES = 'recipe.json', 'history.csv', 'metrics.json', 'model.safetensors', 'curves.png', 'schedule.png', 'batch.png'
+FILES = 'recipe.json', 'history.csv', 'metrics.json', 'model.safetensors'
+PICTURES = 'curves.png', 'schedule.png', 'batch.png'
 
 
 def quiet(line): pass
@@ -56,6 +57,15 @@ def test_a_file_of_a_finished_run(run, count, name):
     assert refused >= len(cases)*.8  # a space that becomes another blank changes nothing
     (run/name).write_bytes(raw)
     assert said(run) == expected
+
+
+@pytest.mark.parametrize('name', PICTURES)
+def test_a_picture_is_decoration(run, count, name):
+    expected, raw = said(run), (run/name).read_bytes()
+    for kind, spoilt in damages(raw, np.random.default_rng(0), 20):
+        (run/name).write_bytes(spoilt)
+        assert said(run) == expected
+        count([kind])
 
 
 # A run that was stopped

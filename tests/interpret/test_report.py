@@ -64,7 +64,7 @@ def test_class_names_are_escaped(call_command, tmp_path):
 @pytest.mark.parametrize('args, parts', [
     ([], ['No run', '--compare']),
     (['no/such/run', '--data', 'digits'], ['no/such/run', 'recipe.json']),
-    (['RUN', '--data', 'digits'], ['The data (digits, ', 'is not what', 'PNG files']),
+    (['RUN', '--data', 'digits'], ['The data is not what', 'data: digits, cifar10', 'PNG files']),
     (['RUN', '--data', 'PNG', '--layers', 'layer9'], ['layer9', 'conv3.conv']),
     (['RUN', '--data', 'PNG', '--layers', 'fc'], ['Layer fc has no height'])])
 def test_what_is_refused(call_command, run, png, args, parts):
