@@ -147,11 +147,10 @@ class BatchDL(ImageDL):
         samps,  # positions in the dataset
     ):
         "The batches of some items, augmented if they train; a loader that is built over this one asks for them too."
-        order = list(samps)
-        items = torch.as_tensor(np.asarray(self.dataset.items)[order])
+        items = torch.as_tensor(np.asarray(self.dataset.items)[list(samps)])
         images, labels, rows = self.store.on(self.device, items)
         augment = self.augment if self.dataset.split_idx == 0 else None
-        n = len(order)
+        n = len(items)
         draws = augment.draw(n, images.shape[1]).to(self.device, non_blocking=True) if augment else None
         end = n - n % self.bs if self.drop_last else n
         for i in range(0, end, self.bs):
