@@ -32,7 +32,7 @@ def name_rows(rows):
 
 def label_of(average):
     if not average: return 'last weights'
-    return f'average of {average:g} epoch{"s" if average > 1 else ""}'
+    return f'EMA, {average:g} epoch{"s" if average > 1 else ""}'
 
 
 def draw_row(ax, i, found, averages, with_label):

@@ -210,6 +210,7 @@ def call(name, argv, stdout, stderr, limit, session, fault, pictures):
     import signal
     import s8fast.cli
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were started with
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     multiprocessing.set_start_method('fork', force=True)  # for a loader's workers, as in a process of its own
     if not pictures: draw_less()
     if session: os.setsid()

@@ -18,10 +18,11 @@ from ..errors import Interrupted
 ENDING = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name))
 
 def _handlers(*signums):
-    "Their handlers, without those that are ignored, as under `nohup`; none outside the main thread."
+    "The handlers of the signals, without SIGHUP where `nohup` ignores it; none outside the main thread."
     if threading.current_thread() is not threading.main_thread(): return {}
     handlers = {o: signal.getsignal(o) for o in signums}
-    return {o: handler for o, handler in handlers.items() if handler is not signal.SIG_IGN}
+    ignored = [o for o, handler in handlers.items() if handler is signal.SIG_IGN and o.name == 'SIGHUP']
+    return {o: handler for o, handler in handlers.items() if o not in ignored}
 
 class StopSignals:
     """`with StopSignals() as stop:` the first SIGINT, SIGTERM or SIGHUP sets `stop.signum`, a second ends the process.

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'pick_device', 'reading_waits', 'cpu_has_bf16', 'is_emulated', 'check_precision', 'pick_precision',
-           'ChannelsLast', 'Autocast', 'Float16', 'precision_callbacks', 'autocast_of', 'keep_freed_memory',
+           'ImagesChannelsLast', 'Autocast', 'Float16', 'precision_callbacks', 'autocast_of', 'keep_freed_memory',
            'give_freed_memory_back']
 
 # %% ../../nbs/18_training.device.ipynb #67b64606
@@ -91,7 +91,7 @@ def pick_precision(
     return precision
 
 # %% ../../nbs/18_training.device.ipynb #43e39527
-class ChannelsLast(Callback):
+class ImagesChannelsLast(Callback):
     "Keep the model's weights and every batch in channels-last memory format; shapes stay `[n, c, h, w]`."
     order = 5
 
@@ -140,7 +140,7 @@ def precision_callbacks(
     channels_last=True,  # memory format
 ):
     "The callbacks that make a Learner train in `precision`."
-    cbs = [ChannelsLast()] if channels_last else []
+    cbs = [ImagesChannelsLast()] if channels_last else []
     if precision == 'fp16': cbs.append(Float16())
     elif precision != 'fp32': cbs.append(Autocast(PRECISIONS[precision]))
     return cbs

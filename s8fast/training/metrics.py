@@ -12,7 +12,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ..errors import S8FastError
-from .device import ChannelsLast, autocast_of
+from .device import ImagesChannelsLast, autocast_of
 
 # %% ../../nbs/24_training.metrics.ipynb #fe33b8a7
 def compute_metrics(
@@ -68,7 +68,7 @@ def predict_logits(
 
     Raises `S8FastError` when `dl` has no images."""
     model = learn.model.eval()
-    channels_last = any(isinstance(cb, ChannelsLast) for cb in learn.cbs)
+    channels_last = any(isinstance(cb, ImagesChannelsLast) for cb in learn.cbs)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     device = next(model.parameters()).device
     logits, targets = [], []
