@@ -1,9 +1,12 @@
 "What the commands print: lines in a log, a bar and a table in a terminal, figures that are those of the run."
+import fcntl
 import os
 import pty
 import re
 import select
+import struct
 import subprocess
+import termios
 
 import pytest
 from helpers import ULTIMUS, assert_sentence, history_rows, read_json, script
@@ -46,6 +49,7 @@ def read_terminal(terminal):
 
 def test_a_terminal_gets_a_bar_and_a_table(png, tmp_path):
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 40, 0, 0))  # a narrow one
     command = [script('s8fast_train'), '--data', png, '--out', tmp_path/'run', '--epochs', 1, '--lr_max', 1e-3,
                *ULTIMUS]
     process = subprocess.Popen(list(map(str, command)), stdin=theirs, stdout=theirs, stderr=theirs)
@@ -55,6 +59,7 @@ def test_a_terminal_gets_a_bar_and_a_table(png, tmp_path):
     assert process.wait() == 0, text
     assert '\r' in text.replace('\r\n', '') and '%' in text  # a line drawn over
     assert all(name in text for name in ('epoch', 'train_loss', 'valid_loss', 'accuracy'))
+    assert re.search(r'^1 +\d+\.\d+ ', text.replace('\r', '\n'), re.M) and not re.search(r'^0 +\d', text, re.M)
     assert len(history_rows(tmp_path/'run')) == 1
 
 

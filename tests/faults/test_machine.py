@@ -1,5 +1,6 @@
 "What a machine does to a run: no memory, disk or shared memory, odd outputs, locks. A sentence each, and nothing lost."
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -117,7 +118,7 @@ C_LOCALE = dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
 OUTPUTS = {'no stdout': ('--no_report >&-', {}), 'no stderr': ('--no_report 2>&-', {}),
            'nothing at all': ('--no_report >&- 2>&- <&-', {}), 'ascii': ('', dict(PYTHONIOENCODING='ascii')),
            'cp1252': ('--no_report', dict(PYTHONIOENCODING='cp1252')), 'the C locale': ('--no_report', C_LOCALE)}
-SOME = 'nothing at all', 'ascii'
+SOME = 'ascii',
 
 @pytest.mark.parametrize('output', [pytest.param(o, marks=() if o in SOME else pytest.mark.slow) for o in OUTPUTS])
 def test_an_output_that_can_show_little(tmp_path, output):
@@ -138,21 +139,22 @@ def test_head_takes_the_first_epoch_and_leaves_its_checkpoint(tmp_path):
         assert len(Run(tmp_path/'run').checkpoint.rows) >= 1
 
 
-IN_AN_ODD_STREAM = '''
-import sys
 class Odd:
+    "A stream that can do next to nothing."
     def write(self, text): return len(text)
     def flush(self): pass
-sys.stdout = Odd()
-from s8fast.runs.train import train
-from s8fast.recipe import make_recipe
-recipe = make_recipe('ultimus', epochs=1, lr_max=1e-3, valid_pct=.7, device='cpu')
-train(recipe, 'digits', sys.argv[1], log=lambda line: None)
-'''
 
-def test_a_stream_without_isatty(tmp_path):
-    done = subprocess.run([sys.executable, '-c', IN_AN_ODD_STREAM, tmp_path/'run'], capture_output=True, text=True)
-    assert done.returncode == 0 and Run(tmp_path/'run').state == 'finished', done.stderr
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+@pytest.mark.parametrize('make', [Odd, closed, lambda: None], ids=['without isatty', 'closed', 'none'])
+def test_python_with_another_standard_output(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(sys, 'stdout', make())
+    train(short_runs.recipe(epochs=1), short_runs.few_digits(), tmp_path/'run', log=quiet)
+    monkeypatch.undo()
+    assert Run(tmp_path/'run').state == 'finished'
 
 
 # Locks

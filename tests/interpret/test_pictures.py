@@ -37,16 +37,16 @@ def odd(once):
 
 
 @pytest.mark.filterwarnings('ignore:Glyph')
-def test_odd_class_names_from_training_to_report(run_command, odd, tmp_path):
+def test_odd_class_names_from_training_to_report(call_command, odd, tmp_path):
     run = tmp_path/'_$run_$1'
-    done = run_command('s8fast_train', '--data', odd, '--out', run, *SHORT)
+    done = call_command('s8fast_train', '--data', odd, '--out', run, *SHORT)
     assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
     pictures = {path.name for path in run.glob('*.png')}
     assert {'batch.png', 'confusion.png', 'misclassified.png', 'gradcam.png'} <= pictures
     page = (run/'report.html').read_text()
     assert '&lt;b&gt;bold&amp;' in page and '<b>bold' not in page
     assert r'caf\udce9' in page and '$5_$10' in page and 'were not drawn' not in page
-    done = run_command('s8fast_evaluate', run, '--data', odd, '--device', 'cpu')
+    done = call_command('s8fast_evaluate', run, '--data', odd, '--device', 'cpu')
     assert done.returncode == 0 and '$5_$10' in done.stdout and r'caf\udce9' in done.stdout, done.stderr
     assert '_$run_$1' in compare_runs([run, run], tmp_path/'both.html').read_text()
 
@@ -105,7 +105,7 @@ def test_metrics_vouch_for_no_picture(run, png):
 
 # Whatever the backend
 
-@pytest.mark.parametrize('backend', ['module://no_such_backend', 'nonsense'])
+@pytest.mark.parametrize('backend', ['nonsense', pytest.param('module://no_such_backend', marks=pytest.mark.slow)])
 def test_a_backend_that_is_not_there(run_command, tmp_path, backend):
     flags = '--data', 'digits', '--out', tmp_path/'run', *SHORT[:-1], .7, '--bs', 64, '--no_report'
     done = run_command('s8fast_train', *flags, env=dict(MPLBACKEND=backend))
