@@ -9,9 +9,11 @@ __all__ = ['use_output', 'command']
 import os
 import sys
 import warnings
+from contextlib import suppress
 from functools import partial, wraps
 
 from .errors import S8FastError, machine_fault, reason
+from .figures import in_notebook
 
 # %% ../nbs/45_command.ipynb #47ac23fe
 def use_output():
@@ -24,7 +26,7 @@ def use_output():
 
 def _use_files_for_pictures():
     "A command shows no windows; a backend that is not there would end it when matplotlib is imported."
-    if 'matplotlib' not in sys.modules: os.environ['MPLBACKEND'] = 'agg'
+    if 'matplotlib' not in sys.modules and not in_notebook(): os.environ['MPLBACKEND'] = 'agg'
 
 def _warn_in_a_line(name, message, *where):
     "A warning as one line, without the source line that Python shows."
@@ -52,5 +54,5 @@ def command(f):
     return run
 
 def _leave(f, message, status):
-    print(f'{f.__name__}: {message}', file=sys.stderr)
+    with suppress(OSError): print(f'{f.__name__}: {message}', file=sys.stderr)  # its terminal may be closed
     raise SystemExit(status) from None

@@ -6,6 +6,7 @@
 __all__ = ['S8FastError', 'NonFiniteLoss', 'Interrupted', 'reason', 'machine_fault', 'machine_faults']
 
 # %% ../nbs/00_errors.ipynb #30a0ec90
+import errno
 import os
 import re
 import signal
@@ -41,15 +42,15 @@ def reason(
 
 # %% ../nbs/00_errors.ipynb #8667f842
 _FAULTS = (  # a regular expression for what an exception says; the sentence around it; the first that fits counts
-    (r'shared memory|bus error|/torch_\d|unable to mmap',
+    (r'bus error|out of shared memory|</?torch_\d+_|unable to (mmap|allocate shared|open shared)|insufficient shared',
      "The loader's processes have too little shared memory ({}): give --num_workers 0, or the machine a larger "
      '/dev/shm (a container: --shm-size).'),
-    (r'DataLoader worker .*(killed|exited)',
+    (r'DataLoader worker \(pid.*(killed|exited)',
      'A process of the loader was ended from outside ({}), most often because memory was full: '
      'give a smaller --num_workers.'),
     (r'ancdata|too many open files',
      'This process may not open more files ({}): give --num_workers 0, or raise the limit with ulimit -n.'),
-    (r'inline_container|PytorchStreamWriter|unexpected pos',
+    (r'PytorchStreamWriter|unexpected pos',
      'The temporary folder {tmp} could not be written ({}): see that it has space, or set TMPDIR to another folder.'),
     (r'(CUDA|HIP|MPS|GPU).*out of memory|out of memory.*(CUDA|HIP|MPS|GPU)|CUDA_ERROR_OUT_OF_MEMORY',
      'The GPU has no memory for that ({}): give a smaller --bs, or end what else uses it.'),
@@ -58,16 +59,23 @@ _FAULTS = (  # a regular expression for what an exception says; the sentence aro
     (r"can't start new thread", 'This machine starts no more threads ({}): end other programs, or raise ulimit -u.'))
 
 # %% ../nbs/00_errors.ipynb #a89fd93a
+_OF_AN_OUTPUT = [errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EBADF, errno.EROFS, errno.EFBIG, errno.EACCES,
+                 getattr(errno, 'EDQUOT', None)]  # Windows has no quota
+
 def machine_fault(
     e,  # any exception
 ):
     "The `S8FastError` for what a machine did: no memory, disk, shared memory, threads, permission; None for a bug."
     text = reason(e) or type(e).__name__
     if isinstance(e, MemoryError): text = f'{text}, not enough memory'
+    said = f'{e} {text}' if not isinstance(e, OSError) else e.strerror or ''
+    if re.match('Caught .* in DataLoader worker', said): return None  # with the traceback of whatever it was
     for pattern, sentence in _FAULTS:
-        if re.search(pattern, str(e) + text, re.I): return S8FastError(sentence.format(text, tmp=tempfile.gettempdir()))
-    if not isinstance(e, OSError): return None
-    what = 'The output' if e.filename is None else os.fsdecode(e.filename)
+        if re.search(pattern, said, re.I): return S8FastError(sentence.format(text, tmp=tempfile.gettempdir()))
+    if not isinstance(e, OSError) or e.errno is None: return None
+    if e.filename is None and e.errno not in _OF_AN_OUTPUT: return None
+    what = 'The output' if e.filename is None else e.filename
+    what = os.fsdecode(what) if isinstance(what, bytes) else what
     return S8FastError(f'{what} cannot be used ({e.strerror or text}): see to its permissions and its disk.')
 
 @contextmanager

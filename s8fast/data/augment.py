@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastai.torch_core import get_random_states, set_random_states
 from fastai.vision.core import PILImage
 from fasttransform import DisplayedTransform
 
@@ -76,9 +77,12 @@ class AlbumentationsTransform(DisplayedTransform):
 
 def _check_transform(aug):
     "Try a transform on a black image. Raises `S8FastError` when it gives something else than an image."
-    image = aug(image=np.zeros((32, 32, 3), np.uint8))['image']
+    states = get_random_states()
+    try: image = aug(image=np.zeros((32, 32, 3), np.uint8))['image']
+    finally: set_random_states(**states)  # an own transform may draw from them
     if isinstance(image, np.ndarray) and (image.dtype, image.shape) == (np.uint8, (32, 32, 3)): return
-    what = f'{type(image).__name__} {image.dtype} {[*image.shape]}'
+    kind = f' {image.dtype} {[*image.shape]}' if hasattr(image, 'dtype') else ''
+    what = type(image).__name__ + kind
     raise S8FastError(f'The augmentation makes {what} of an image: give one that keeps uint8 [32, 32, 3], '
                       'without Normalize and ToTensorV2, for the loaders normalise.')
 

@@ -92,6 +92,6 @@ def _remove_orphans(folder):
     "Remove caches of folders that are gone, and those of earlier versions, which do not say whose they are."
     for path in folder.glob('*.safetensors'):
         with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError):
-            with safe_open(path, 'np') as f: meta = f.metadata()
+            with safe_open(path, 'np') as f: meta = f.metadata() or {}
             is_ours = {'vocab', 'edition', 'sha256'} <= meta.keys()
             if is_ours and ('root' not in meta or not os.path.isdir(json.loads(meta['root']))): path.unlink()

@@ -41,7 +41,8 @@ class _Lookup:
         return self.train[i] if i < n else self.test[i - n]
 
     def __getstate__(self): return dict(train=(), test=())
-    def __deepcopy__(self, memo): return self  # nobody changes it
+    def __copy__(self): return self  # nobody changes it
+    def __deepcopy__(self, memo): return self
 
 def _check_there(images):
     if len(images): return
@@ -80,6 +81,7 @@ class _Store:
         self.parts = [train, test]
 
     def __getstate__(self): return dict(parts=[])
+    def __copy__(self): return self
     def __deepcopy__(self, memo): return self
 
     def on(self,

@@ -64,8 +64,8 @@ def curves_section(
     with_valid = all(map(has_valid, histories.values()))
     fig = plot_histories(histories)
     png = io.BytesIO()
-    fig.savefig(png, dpi=100, format='png', bbox_inches='tight')
-    close(fig)
+    try: fig.savefig(png, dpi=100, format='png', bbox_inches='tight')
+    finally: close(fig)
     what = 'Validation' if with_valid else 'Training'
     picture = make_picture(png.getvalue(), f'{what} loss and accuracy of {", ".join(histories)}')
     text = '' if with_valid else 'Of training, on augmented images: not every run has validation images.'

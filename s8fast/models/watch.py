@@ -18,7 +18,7 @@ _ONE_WATCHER = threading.RLock()
 def eval_mode(
     model,  # a network
 ):
-    "`model` is in eval mode and this thread's alone; afterwards its modes are what they were."
+    "`model` is in eval mode, and no other thread watches a network; afterwards its modes are what they were."
     with _ONE_WATCHER:
         modes = {module: module.training for module in model.modules()}
         try:

@@ -208,7 +208,7 @@ def read_metrics(
                           f'let it finish with --resume {run}, or train again.')
     metrics = read_json(path, Metrics, METRICS_VERSION, _upgrade_metrics)
     for name, digest in metrics['files'].items():
-        if name in RUN_FILES and (run/name).is_file() and file_digest(run/name) != digest:
+        if name in RESULTS and (run/name).is_file() and file_digest(run/name) != digest:
             raise S8FastError(f'{run/name} is not the file that the run wrote (metrics.json has its SHA-256): '
                               'restore it, or train again.')
     return metrics

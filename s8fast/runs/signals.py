@@ -6,14 +6,15 @@
 __all__ = ['ENDING', 'StopSignals', 'sigterm_interrupts']
 
 # %% ../../nbs/30_runs.signals.ipynb #166f4ca0
+import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..errors import Interrupted
 
-# %% ../../nbs/30_runs.signals.ipynb #34f6c650
+# %% ../../nbs/30_runs.signals.ipynb #61081e9d
 #: Sent to a process that is to end: by `kill`, or by a terminal that is closed (which Windows does not have).
 ENDING = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGHUP') if hasattr(signal, name))
 
@@ -24,6 +25,32 @@ def _handlers(*signums):
     ignored = [o for o, handler in handlers.items() if handler is signal.SIG_IGN and o.name == 'SIGHUP']
     return {o: handler for o, handler in handlers.items() if o not in ignored}
 
+def _is_hangup(signum): return signal.Signals(signum).name == 'SIGHUP'
+
+def _is_terminal(stream):
+    try: return stream.isatty()
+    except (AttributeError, ValueError, OSError): return False
+
+def _outlive_the_terminal():
+    "A shell and the system send SIGHUP one after the other, and nothing can be written to a terminal that is gone."
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in ('stdout', 'stderr'):
+        if _is_terminal(getattr(sys, name)): setattr(sys, name, open(os.devnull, 'w', errors='backslashreplace'))
+
+
+class _MayBeGone:
+    "A terminal that may be closed while somebody writes to it: a moment later the signal comes that says so."
+    def __init__(self, stream): self.stream = stream
+    def __getattr__(self, name): return getattr(self.stream, name)
+
+    def write(self, text):
+        with suppress(OSError): self.stream.write(text)
+        return len(text)
+
+    def flush(self):
+        with suppress(OSError): self.stream.flush()
+
+# %% ../../nbs/30_runs.signals.ipynb #34f6c650
 class StopSignals:
     """`with StopSignals() as stop:` the first SIGINT, SIGTERM or SIGHUP sets `stop.signum`, a second ends the process.
 
@@ -32,20 +59,26 @@ class StopSignals:
     def __enter__(self):
         self.old = _handlers(signal.SIGINT, *ENDING)
         for o in self.old: signal.signal(o, self._note)
+        self.stdout = sys.stdout
+        if self.old and _is_terminal(sys.stdout): sys.stdout = _MayBeGone(sys.stdout)
         return self
 
     def __exit__(self, *_):
         for o, handler in self.old.items(): signal.signal(o, handler)
+        if isinstance(sys.stdout, _MayBeGone): sys.stdout = self.stdout
 
     def _note(self, signum, frame):
         self.signum = signum
         for o, handler in self.old.items(): signal.signal(o, handler if 'ipykernel' in sys.modules else signal.SIG_DFL)
+        if _is_hangup(signum): _outlive_the_terminal()
 
 # %% ../../nbs/30_runs.signals.ipynb #c3578f92
 @contextmanager
 def sigterm_interrupts():
     "SIGTERM or SIGHUP raises `Interrupted` inside, as Ctrl-C raises KeyboardInterrupt; in the main thread."
-    def interrupt(signum, frame): raise Interrupted('', signum)
+    def interrupt(signum, frame):
+        if _is_hangup(signum): _outlive_the_terminal()
+        raise Interrupted('', signum)
     old = _handlers(*ENDING)
     for o in old: signal.signal(o, interrupt)
     try: yield

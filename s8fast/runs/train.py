@@ -112,7 +112,6 @@ def _job_of(run, data, log, minutes, expected):
 # %% ../../nbs/33_runs.train.ipynb #0adaba63
 def _carry_out(job):
     "Every step of the run; an interruption becomes a sentence that says how to go on."
-    remove(job.out/FAILED)
     job.began = time.perf_counter()
     try:
         with machine_faults(), deterministic(job.recipe), sigterm_interrupts(): return _steps(job)
@@ -158,6 +157,7 @@ def _find(job, learn):
 # %% ../../nbs/33_runs.train.ipynb #ed9e5c85
 def _fit(job, recipe, learn, record, interactive):
     "Train, or train the rest; returns the `History`."
+    remove(job.out/FAILED)
     history = History(job.out/'history.csv')
     def say(): job.log(history_line(history.rows[-1], recipe.epochs))
     done = _go_on(job, len(learn.dls.train)) if job.kept else 0
@@ -190,11 +190,15 @@ def _fit_errors(job, record, stop):
     except NonFiniteLoss as e:
         there = (job.out/STATE).exists()
         kept = f'the last checkpoint is in {job.out/"checkpoint"}' if there else 'there was no checkpoint yet'
-        with suppress(S8FastError): write_text(job.out/FAILED, str(e))  # the next command says so
+        _note_failure(job, e)
         raise NonFiniteLoss(f'{e} {job.out} has no result, {kept}: train anew with --force and a lower --lr_max '
                             f'than {record["chosen"]["lr_max"]:.2e}.') from None
     except RuntimeError:
         if stop.signum is None: raise
+
+def _note_failure(job, e):
+    "The next command will say why the run has no result."
+    with suppress(S8FastError): write_text(job.out/FAILED, str(e))
 
 def _raise_interrupted(job, learn, history, saver, signum):
     steps = f', step {saver.batches} of {len(learn.dls.train)}' if saver.batches else ''
@@ -223,6 +227,7 @@ def _write_metrics(job, final):
     try: write_json(job.out/'metrics.json', final)
     except S8FastError: raise
     except ValueError as e:
+        _note_failure(job, f'The final figures are not finite ({e})')
         raise NonFiniteLoss(f'The final figures are not finite ({e}), so {job.out} has no result: '
                             'train anew with --force and a lower --lr_max.') from None
 

@@ -106,9 +106,6 @@ class EpochsFromOne(Callback):
         self.log = self.learn.logger
         self.learn.logger = self._log_from_one
 
-    def after_fit(self):
-        if self.learn.logger == self._log_from_one: self.learn.logger = self.log
-
     def _log_from_one(self, row): self.log([self.done + self.epoch + 1, *list(row)[1:]])
 
 def fit_one_cycle(
@@ -129,6 +126,8 @@ def fit_one_cycle(
     one_cycle(n_epoch, lr_max, div, pct_start, shape, moms)  # refuse before anything is touched
     cbs = L(cbs)
     cycle = OneCycle(lr_max, done, div=div, pct_start=pct_start, shape=shape, moms=moms)
-    learn.fit(n_epoch - done, wd=wd, cbs=[cycle, EpochsFromOne(done), *cbs])
+    logger = learn.logger
+    try: learn.fit(n_epoch - done, wd=wd, cbs=[cycle, EpochsFromOne(done), *cbs])
+    finally: learn.logger = logger
     for cb in cbs:
         if getattr(cb, 'error', None): raise cb.error

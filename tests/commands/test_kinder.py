@@ -1,9 +1,13 @@
 "Options that would play no part are refused, short runs look like what they are, and the next step is always named."
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 
 import pytest
 import short_runs
@@ -11,7 +15,7 @@ from helpers import ON_CPU, ROOT, assert_sentence, file_names, read_json, script
 
 import s8fast.interpret.report
 from s8fast.recipe import make_recipe
-from s8fast.runs.folder import Run
+from s8fast.runs.folder import STATE, Run
 from s8fast.runs.record import RECIPE_VERSION, upgrade_recipe
 from s8fast.training.learner import get_learner
 from s8fast.training.optimizer import WeightAverage
@@ -85,6 +89,8 @@ def test_after_a_loss_that_is_not_finite(call_command, tmp_path):
     done = call_command('s8fast_train', *EXPLODES, '--out', out)
     assert_sentence(done, 's8fast_train', 'ended without a result', 'not finite', '--force replaces it')
     assert '--resume' not in done.stderr
+    refused = call_command('s8fast_train', *SHORT, '--data', 'no/such/data', '--out', out, '--force')
+    assert refused.returncode == 2 and Run(out).failure  # which changes nothing
     done = call_command('s8fast_train', *SHORT, '--lr_max', 1e-3, '--out', out, '--force', '--no_report')
     assert done.returncode == 0 and 'checkpoint/failed.txt' not in file_names(out), done.stderr
 
@@ -112,11 +118,26 @@ def test_resume_does_not_look_for_data_to_write_a_report(call_command, run):
 
 # Signals and terminals
 
+def test_a_window_that_is_closed(tmp_path):
+    "The terminal is gone: nothing can be written to it, and the step is finished all the same."
+    ours, theirs = pty.openpty()
+    out = tmp_path/'run'
+    flags = *SHORT[:-1], 500, '--lr_max', 1e-3, '--out', out, '--no_report'
+    process = subprocess.Popen([script('s8fast_train'), *map(str, flags)], stdin=theirs, stdout=theirs, stderr=theirs,
+                               start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    while not (out/STATE).exists() and process.poll() is None:
+        if select.select([ours], [], [], .1)[0]: os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert Run(out).state == 'stopped' and Run(out).checkpoint.rows
+
+
 def test_a_terminal_that_is_closed(tmp_path):
     out = tmp_path/'run'
     flags = *SHORT[:-1], 100, '--lr_max', 1e-3, '--out', out, '--no_report'
     command = short_runs.Command(tmp_path, 's8fast_train', *flags).until('epoch  2/')
-    command.kill(signal.SIGHUP)
+    for _ in range(2): command.kill(signal.SIGHUP)  # the shell sends one, the system another
     status, _, said = command.wait()
     assert status == 128 + signal.SIGHUP and 'Stopped by SIGHUP' in said and '--resume' in said
     assert Run(out).state == 'stopped'
