@@ -123,13 +123,18 @@ def test_a_window_that_is_closed(tmp_path):
     ours, theirs = pty.openpty()
     out = tmp_path/'run'
     flags = *SHORT[:-1], 500, '--lr_max', 1e-3, '--out', out, '--no_report'
+    def take_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests themselves were started with
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     process = subprocess.Popen([script('s8fast_train'), *map(str, flags)], stdin=theirs, stdout=theirs, stderr=theirs,
-                               start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+                               start_new_session=True, preexec_fn=take_terminal)
     os.close(theirs)
-    while not (out/STATE).exists() and process.poll() is None:
-        if select.select([ours], [], [], .1)[0]: os.read(ours, 65536)
-    os.close(ours)
-    assert process.wait(60) == 128 + signal.SIGHUP
+    try:
+        while not (out/STATE).exists() and process.poll() is None:
+            if select.select([ours], [], [], .1)[0]: os.read(ours, 65536)
+        os.close(ours)
+        assert process.wait(60) == 128 + signal.SIGHUP
+    finally: process.kill()
     assert Run(out).state == 'stopped' and Run(out).checkpoint.rows
 
 
