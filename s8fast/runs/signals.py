@@ -13,6 +13,7 @@ import threading
 from contextlib import contextmanager, suppress
 
 from ..errors import Interrupted
+from ..training.learner import is_terminal
 
 # %% ../../nbs/30_runs.signals.ipynb #61081e9d
 #: Sent to a process that is to end: by `kill`, or by a terminal that is closed (which Windows does not have).
@@ -27,15 +28,11 @@ def _handlers(*signums):
 
 def _is_hangup(signum): return signal.Signals(signum).name == 'SIGHUP'
 
-def _is_terminal(stream):
-    try: return stream.isatty()
-    except (AttributeError, ValueError, OSError): return False
-
 def _outlive_the_terminal():
     "A shell and the system send SIGHUP one after the other, and nothing can be written to a terminal that is gone."
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name in ('stdout', 'stderr'):
-        if _is_terminal(getattr(sys, name)): setattr(sys, name, open(os.devnull, 'w', errors='backslashreplace'))
+        if is_terminal(getattr(sys, name)): setattr(sys, name, open(os.devnull, 'w', errors='backslashreplace'))
 
 
 class _MayBeGone:
@@ -60,7 +57,7 @@ class StopSignals:
         self.old = _handlers(signal.SIGINT, *ENDING)
         for o in self.old: signal.signal(o, self._note)
         self.stdout = sys.stdout
-        if self.old and _is_terminal(sys.stdout): sys.stdout = _MayBeGone(sys.stdout)
+        if self.old and is_terminal(sys.stdout): sys.stdout = _MayBeGone(sys.stdout)
         return self
 
     def __exit__(self, *_):
