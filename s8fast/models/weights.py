@@ -8,6 +8,7 @@ __all__ = ['save_model', 'check_tensors', 'load_model']
 # %% ../../nbs/17_models.weights.ipynb #5751b851
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -16,11 +17,13 @@ from ..files import write_whole
 
 # %% ../../nbs/17_models.weights.ipynb #03a0430d
 def save_model(
-    path,   # the safetensors file to write
-    model,  # a network on any device
+    path,        # the safetensors file to write
+    model,       # a network on any device
+    half=False,  # in float16, half of the size
 ):
     "Write a model's `state_dict` to a safetensors file, atomically. Raises `S8FastError`."
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half: state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     write_whole(path, lambda tmp: tmp.write_bytes(save(state)))
 
 # %% ../../nbs/17_models.weights.ipynb #123ac685
@@ -39,6 +42,7 @@ def load_model(
     path,          # a safetensors file
     model,         # a network; it gets the file's weights, or stays as it was
     device='cpu',  # where the file's tensors are read to
+    half=False,    # the file has float16, which becomes the network's own type
 ):
     """Put the weights of a safetensors file into `model`.
 
@@ -46,21 +50,22 @@ def load_model(
     path = Path(path)
     if not path.is_file():
         raise S8FastError(f'{path} is missing, so the run has no weights: let it finish, or train again.')
-    try: state = _read_state(path, model.state_dict(), device)
+    try: state = _read_state(path, model.state_dict(), device, half)
     except (SafetensorError, OSError, RuntimeError, ValueError) as e:
         raise S8FastError(f'{path} does not hold the weights of this network ({reason(e)}): '
                           'restore it, or train again.') from e
     model.load_state_dict(state)
 
 
-def _read_state(path, wanted, device):
+def _read_state(path, wanted, device, half):
     "A file's tensors by name, of the shapes and types of `wanted`, all finite. Raises `ValueError`."
     with safe_open(path, 'pt', device=str(device)) as f:
         shapes = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}
         check_tensors(shapes, {name: tuple(tensor.shape) for name, tensor in wanted.items()})
         state = {name: f.get_tensor(name) for name in shapes}
-    check_tensors({name: tensor.dtype for name, tensor in state.items()},
-                  {name: tensor.dtype for name, tensor in wanted.items()})
+    kinds = {name: tensor.dtype for name, tensor in wanted.items()}
+    if half: kinds = {name: torch.float16 if kind.is_floating_point else kind for name, kind in kinds.items()}
+    check_tensors({name: tensor.dtype for name, tensor in state.items()}, kinds)
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f'{name} has nan or infinite values')

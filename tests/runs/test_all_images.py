@@ -25,8 +25,9 @@ def test_its_history_has_no_validation_figures(final_run):
     rows = history_rows(final_run.folder)
     assert len(rows) == 2 and tuple(rows[0]) == COLUMNS
     assert all(row['valid_loss'] == row['valid_accuracy'] == '' and 0 < float(row['train_loss']) for row in rows)
-    head, *epochs, last, _ = final_run.stdout.splitlines()
+    head, *epochs, temperature, last, _ = final_run.stdout.splitlines()
     assert ': 80 training, 0 validation, 20 test images;' in head and 'valid' not in ''.join(epochs) + last
+    assert temperature.startswith('no temperature: no images were held out')
     assert all(re.fullmatch(EPOCH, line) for line in epochs)
     assert final_run.stderr == ''
 
