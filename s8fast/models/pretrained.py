@@ -52,11 +52,13 @@ def read_pretrained(
     if name not in pretrained_names():
         there = ', '.join(pretrained_names()) or 'none, so install s8fast again'
         raise S8FastError(f'There is no pretrained network {name!r}: give one of those that there are ({there}).')
-    facts = read_json(FOLDER/f'{name}.json', Facts, VERSION)
-    if file_digest(FOLDER/f'{name}.safetensors') != facts['weights']:
-        raise S8FastError(f'{FOLDER/name}.safetensors is not what {name}.json speaks of (it has its SHA-256): '
-                          'install s8fast again.')
-    return facts
+    try:
+        facts = read_json(FOLDER/f'{name}.json', Facts, VERSION)
+        if file_digest(FOLDER/f'{name}.safetensors') == facts['weights']: return facts
+    except S8FastError as e:
+        raise S8FastError(str(e).replace('restore it, or train again', 'install s8fast again')) from e
+    raise S8FastError(f'{FOLDER/name}.safetensors is not what {name}.json speaks of (it has its SHA-256): '
+                      'install s8fast again.')
 
 def load_pretrained(
     name,          # one of `pretrained_names`

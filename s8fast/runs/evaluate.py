@@ -6,6 +6,7 @@
 __all__ = ['load_run', 'evaluate_run', 'check_valid']
 
 # %% ../../nbs/40_runs.evaluate.ipynb #f6de7732
+import warnings
 from dataclasses import replace
 
 import torch
@@ -27,17 +28,22 @@ def load_run(
 ):
     """`(learn, data, record)` of a finished run: a `Learner` with its weights, the data, its `recipe.json`.
 
-    Raises `S8FastError`, for another data set than the run's too."""
+    Raises `S8FastError`, for another data set than the run's too. A pretrained network takes any with its classes."""
     trained, device = find_trained(run), pick_device(device)
     recipe, winograd = _recipe_here(trained, device)
     trained_on = trained.record['data']
     data = load_data('digits' if data is None and trained_on['name'] == 'digits' else data)
-    if other := data_differences(data_facts(data), trained_on):
-        raise S8FastError(f'The data is not what {trained.name} was trained on ({other}): give that one with --data.')
+    if other := data_differences(data_facts(data), trained_on): _check_other(trained, list(data.vocab), other)
     learn = get_learner(recipe, data, winograd=winograd)
     quiet_unless_interactive(learn)
     trained.load(learn.model, device)
     return learn, data, trained.record
+
+def _check_other(trained, vocab, other):
+    "Refuse data that a run was not trained on, but for a pretrained network that has the same classes."
+    if not (trained.is_pretrained and vocab == trained.record['data']['vocab']):
+        raise S8FastError(f'The data is not what {trained.name} was trained on ({other}): give that one with --data.')
+    warnings.warn(f'The figures beside {trained.name} are of other images ({other}).')
 
 def _recipe_here(trained, device):
     "The run's recipe for `device`, and whether Winograd's convolutions may be used."

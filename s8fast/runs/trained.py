@@ -25,6 +25,9 @@ class Trained(NamedTuple):
     temperature: float | None  # what the logits are divided by before the softmax
     load: Callable             # called with a network and a device, puts the weights into it
 
+    @property
+    def is_pretrained(self): return self.name.startswith(PRETRAINED)
+
 def find_trained(
     run,  # a run folder, or `pretrained:` and a name
 ):

@@ -12,11 +12,18 @@ ROOT = os.environ.get('S8FAST_DATA')  # read before the tests' environment hides
 
 
 def test_a_pretrained_network_on_other_images(call_command, png):
-    args = '--data', png, '--device', 'cpu'
-    done = call_command('s8fast_evaluate', 'pretrained:custom_resnet', *args)
-    assert_sentence(done, 's8fast_evaluate', 'pretrained:custom_resnet was trained on', 'original batches')
-    done = call_command('s8fast_evaluate', 'pretrained:nothing', *args)
-    assert_sentence(done, 's8fast_evaluate', 'no pretrained network', 'custom_resnet')
+    done = call_command('s8fast_evaluate', 'pretrained:custom_resnet', '--data', png, '--device', 'cpu')
+    assert done.returncode == 0 and done.stdout.startswith('accuracy '), done.stderr
+    assert 'figures beside pretrained:custom_resnet are of other images' in done.stderr and 'PNG files' in done.stderr
+
+
+@pytest.mark.parametrize('args, parts', [
+    (['pretrained:custom_resnet', '--data', 'digits'], ['pretrained:custom_resnet was trained on', 'classes']),
+    (['pretrained:custom_resnet', '--data', 'digits', '--part', 'valid'], ['no validation images']),
+    (['pretrained:nothing', '--data', 'digits'], ['no pretrained network', 'custom_resnet']),
+    (['pretrained:../../x', '--data', 'digits'], ['no pretrained network'])])
+def test_what_no_pretrained_network_can_do(call_command, args, parts):
+    assert_sentence(call_command('s8fast_evaluate', *args, '--device', 'cpu'), 's8fast_evaluate', *parts)
 
 
 @pytest.mark.skipif(not ROOT, reason='S8FAST_DATA names no folder with the real images')
