@@ -34,6 +34,7 @@ def load_run(
     trained_on = trained.record['data']
     data = load_data('digits' if data is None and trained_on['name'] == 'digits' else data)
     if other := data_differences(data_facts(data), trained_on): _check_other(trained, list(data.vocab), other)
+    recipe = replace(recipe, bs=min(recipe.bs, len(data.train_labels)))  # a pretrained network may meet fewer images
     learn = get_learner(recipe, data, winograd=winograd)
     quiet_unless_interactive(learn)
     trained.load(learn.model, device)
