@@ -53,7 +53,7 @@ def header(device, *more):
 
 def wait(device):
     "Wait until the device has done what was asked of it."
-    if device.type == 'cuda': torch.cuda.synchronize()
+    if device.type == 'cuda': torch.cuda.synchronize(device)
     if device.type == 'mps': torch.mps.synchronize()
 
 

@@ -54,6 +54,10 @@ _FAULTS = (  # a regular expression for what an exception says; the sentence aro
      'The temporary folder {tmp} could not be written ({}): see that it has space, or set TMPDIR to another folder.'),
     (r'(CUDA|HIP|MPS|GPU).*out of memory|out of memory.*(CUDA|HIP|MPS|GPU)|CUDA_ERROR_OUT_OF_MEMORY',
      'The GPU has no memory for that ({}): give a smaller --bs, or end what else uses it.'),
+    (r'(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_ALLOC_FAILED',
+     'The GPU has no memory for that ({}): give a smaller --bs, or end what else uses it.'),
+    (r'no kernel image is available',
+     'This PyTorch has no kernels for the GPU ({}): give --device cpu, or install a PyTorch that has them.'),
     (r"can't allocate memory|not enough memory|bad_alloc|Unable to allocate|Cannot allocate memory",
      'This machine has no memory for that ({}): give a smaller --bs, or end other programs.'),
     (r"can't start new thread", 'This machine starts no more threads ({}): end other programs, or raise ulimit -u.'))

@@ -75,9 +75,9 @@ class DeviceChoices:
     "device"
     device: str = choice(AUTO)  # cpu, cuda, cuda:N or mps; auto: a GPU where there is one
     precision: str = choice(AUTO)  # bf16, fp16 or fp32; auto: bf16 where the hardware has it, fp16 on older GPUs
-    channels_last: bool = choice(True)  # memory format: 1 channels-last, 0 contiguous
+    channels_last: bool = choice(True)  # memory format: 1 channels-last (on MPS never), 0 contiguous
     compile: bool = choice(False)  # torch.compile the network; on a GPU with CUDA graphs
-    deterministic: bool = choice(False)  # only PyTorch's deterministic algorithms; in bf16 on a CPU 3 to 5% slower
+    deterministic: bool = choice(False)  # deterministic algorithms only; on a GPU a run resumes bit for bit with them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def recipe(pipeline='batch', model='ultimus', **choices):
 def plain(shown):
     "What a picture would show, without the clock, in types whose text says it all."
     from fastai.learner import Learner
-    if isinstance(shown, Learner): return [zlib.crc32(x.numpy().tobytes()) for x in shown.dls.one_batch()]
+    if isinstance(shown, Learner): return [zlib.crc32(x.cpu().numpy().tobytes()) for x in shown.dls.one_batch()]
     if isinstance(shown, (list, tuple)): return [plain(x) for x in shown]
     if isinstance(shown, dict): return {k: v for k, v in shown.items() if k != 'seconds'}
     return shown

@@ -117,14 +117,15 @@ def cut_out(
     top,   # int64 [n]: the hole's first row
     left,  # int64 [n]: its first column
     hole,  # its side in pixels
-    fill,  # uint8 [3]: its colour
+    fill,  # its colour: three numbers from 0 to 255
 ):
     "Each image with a square hole in it; uint8 `[n, h, w, 3]`."
     rows = torch.arange(x.shape[1], device=x.device)
     columns = torch.arange(x.shape[2], device=x.device)
     in_rows = (top[:, None] <= rows) & (rows < top[:, None] + hole)  # [n, h]
     in_columns = (left[:, None] <= columns) & (columns < left[:, None] + hole)  # [n, w]
-    return torch.where((in_rows[:, :, None] & in_columns[:, None])[..., None], fill, x)
+    in_hole = in_rows[:, :, None] & in_columns[:, None]  # [n, h, w]
+    return torch.stack([channel.masked_fill(in_hole, value) for channel, value in zip(x.unbind(3), fill)], 3)
 
 # %% ../../nbs/10_data.augment.ipynb #60a59849
 @dataclass(frozen=True)
@@ -158,5 +159,5 @@ class BatchAugment:
         top, left, flipped, hole_top, hole_left = draws.unbind(1)
         x = crop_and_flip(x, top, left, flipped, self.pad, self.pad_mode)
         if not self.hole: return x
-        fill = torch.tensor([round(255*value) for value in self.mean], dtype=torch.uint8)
-        return cut_out(x, hole_top, hole_left, self.hole, fill.to(x.device, non_blocking=True))
+        fill = [round(255*value) for value in self.mean]
+        return cut_out(x, hole_top, hole_left, self.hole, fill)

@@ -7,12 +7,17 @@ __all__ = ['eval_mode', 'watch']
 
 # %% ../../nbs/12_models.watch.ipynb #7dd56e90
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
 # %% ../../nbs/12_models.watch.ipynb #88f20670
 _ONE_WATCHER = threading.RLock()
+
+def _uncompiled():
+    "What `torch.compile` has made of a network knows no hooks that came later: it computes as written."
+    set_stance = getattr(torch.compiler, 'set_stance', None)  # since PyTorch 2.6
+    return set_stance('force_eager') if set_stance else nullcontext()
 
 @contextmanager
 def eval_mode(
@@ -38,7 +43,7 @@ def watch(
         if threading.get_ident() != this: return None
         look(layer, output)
         return output.clone() if isinstance(output, torch.Tensor) else None
-    with _ONE_WATCHER:
+    with _ONE_WATCHER, _uncompiled():
         handles = [layer.register_forward_hook(hook) for layer in layers]
         try: yield
         finally:

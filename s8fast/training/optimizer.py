@@ -65,14 +65,15 @@ class _Averaging(Callback):
         self.n, self.average = 0, None
 
     def before_train(self):
+        self.pairs = None
         if self.average is not None or hasattr(self.learn, 'lr_finder'): return
         self.average = {k: v.clone() for k, v in _float_state(self.model).items()}
 
     def after_batch(self):
         if not self.training or self.average is None: return
         self.n += 1
-        update = get_ema_multi_avg_fn(1 - 1/min(self.n, self.horizon))
-        update(list(self.average.values()), list(_float_state(self.model).values()), None)
+        if self.pairs is None: self.pairs = list(self.average.values()), list(_float_state(self.model).values())
+        get_ema_multi_avg_fn(1 - 1/min(self.n, self.horizon))(*self.pairs, None)
 
     def checkpoint(self):
         "Its state: a dictionary of tensors, and one of plain values for JSON."

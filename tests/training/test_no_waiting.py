@@ -49,7 +49,7 @@ def watched(learn, monkeypatch, *callbacks):
 @pytest.fixture
 def learn(monkeypatch):
     "A narrow ResNet on a CPU that is taken for a GPU, where Winograd's convolutions are not used."
-    for module in ('history', 'nonfinite'):
+    for module in ('recorder', 'nonfinite'):
         monkeypatch.setattr(f's8fast.training.{module}.reading_waits', lambda device: True)
     monkeypatch.setattr('sys.stdout.isatty', lambda: False)  # a bar asks for the loss at each step
     recipe = Recipe(bs=16, lr_max=1e-3, precision='fp32', device='cpu', valid_pct=.2)
