@@ -13,6 +13,7 @@ import threading
 from contextlib import contextmanager, suppress
 
 from ..errors import Interrupted
+from ..figures import in_kernel
 from ..training.learner import is_terminal
 
 # %% ../../nbs/33_runs.signals.ipynb #61081e9d
@@ -66,7 +67,7 @@ class StopSignals:
 
     def _note(self, signum, frame):
         self.signum = signum
-        for o, handler in self.old.items(): signal.signal(o, handler if 'ipykernel' in sys.modules else signal.SIG_DFL)
+        for o, handler in self.old.items(): signal.signal(o, handler if in_kernel() else signal.SIG_DFL)
         if _is_hangup(signum): _outlive_the_terminal()
 
 # %% ../../nbs/33_runs.signals.ipynb #c3578f92

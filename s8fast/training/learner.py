@@ -23,6 +23,7 @@ from ..data.augment import BatchAugment, check_padding, train_augment
 from ..data.dataset import load_data
 from ..data.loaders import check_pipeline, get_dls
 from ..errors import S8FastError, reason
+from ..figures import in_kernel
 from ..models.winograd import use_winograd
 from ..models.zoo import get_network
 from .device import check_precision, full_float32, keep_freed_memory, pick_device, pick_precision
@@ -117,7 +118,7 @@ def quiet_unless_interactive(
     """Keep fastai's bar and table for a terminal or a notebook; returns whether it is one of the two.
 
     The table then has the columns of `history.csv`; its losses are those that are trained on."""
-    interactive = is_terminal(sys.stdout) or 'ipykernel' in sys.modules
+    interactive = is_terminal(sys.stdout) or in_kernel()
     learn.recorder.train_metrics = interactive
     if not len(learn.dls.valid_ds): warnings.filterwarnings('ignore', message='Your generator is empty')  # the bar's
     if not interactive:
