@@ -120,6 +120,17 @@ def spread(values):
 
 # Files
 
+def make_folder(path):
+    "Make a folder where it is missing. Raises `S8FastError`."
+    try: path.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise S8FastError(f'{path} cannot be made ({e.strerror}): give another folder.') from e
+
+
+def as_finite_json(figures):
+    "The figures as JSON gives them back. Raises `ValueError` for nan and infinities."
+    return json.loads(json.dumps(figures, allow_nan=False))
+
+
 def write_records(path, records):
     "Write a list of dictionaries to the JSON file `path`. Raises `S8FastError`."
     write_text(path, json.dumps(records, indent=1) + '\n')

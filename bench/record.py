@@ -8,7 +8,7 @@ Their accuracy has to be the one that the run reports.
 import argparse, shutil
 from pathlib import Path
 
-from common import run_script, write_logits
+from common import make_folder, run_script, write_logits
 from s8fast.data.loaders import test_dl
 from s8fast.errors import S8FastError
 from s8fast.files import write_whole
@@ -40,11 +40,6 @@ def predict_parts(learn, data, metrics):
         found[part], targets = predict_logits(learn, dl)
         check_accuracy(part, found[part], targets, metrics[part]['accuracy'])
     return found
-
-
-def make_folder(path):
-    try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise S8FastError(f'{path} cannot be made ({e.strerror}): give another folder.') from e
 
 
 def copy(path, to): write_whole(to, lambda tmp: shutil.copyfile(path, tmp))

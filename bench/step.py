@@ -5,16 +5,15 @@ The rows take turns, round after round, in one process. Each turn begins with tw
 A step of a Learner or of the plain loop is the time from the end of one batch to the end of the next. It includes
 loading, augmentation, optimiser and recorder, and in s8fast the average of the weights. The bare loop has one batch,
 which is already there, and nothing around it. Ratios are to the bare loop at the precision that s8fast picks,
-channels-last.
+channels-last. On a CUDA device the times are those of events in its own queue, and no step waits for them.
 """
-import argparse, os, tempfile, time, warnings
+import argparse, os, statistics, tempfile, time, warnings
 from functools import partial
 from pathlib import Path
 
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from common import enough, header, run_script, spread, table, wait
@@ -25,7 +24,7 @@ from s8fast.data.dataset import load_data
 from s8fast.models.custom_resnet import CustomResNet
 from s8fast.recipe import Recipe
 from s8fast.training.device import PRECISIONS, pick_device, pick_precision
-from s8fast.training.learner import deterministic, get_learner, quiet_unless_interactive
+from s8fast.training.learner import computing, get_learner, quiet_unless_interactive
 from s8fast.training.one_cycle import fit_one_cycle
 
 WARM_UP = 2
@@ -34,34 +33,73 @@ EPOCHS = 24
 
 
 class Clock:
-    "Seconds between ticks, without those of the warm-up."
+    """Seconds of steps and of their parts, without those of the warm-up.
+
+    On a CUDA device a moment is an event in its queue: nothing waits for it before all steps are done.
+    """
     def __init__(self, device):
         self.device = device
-        self.ticks = []
+        self.moments = []  # (the part that ended, when)
+        self.ends = []  # which of them end a step
+
+    def mark(self, part):
+        "A part of the step has ended."
+        self.moments.append((part, self._now()))
 
     def tick(self):
-        wait(self.device)
-        self.ticks.append(time.perf_counter())
+        "The step has ended, and with it its last part."
+        self.ends.append(len(self.moments))
+        self.mark('optimiser')
 
-    def has(self, n): return len(self.ticks) == n + WARM_UP + 1
-    def seconds(self): return np.diff(self.ticks)[WARM_UP:].tolist()
+    def _now(self):
+        if self.device.type != 'cuda':
+            wait(self.device)
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _between(self, first, last):
+        "Seconds from one of the moments to another."
+        start, end = self.moments[first][1], self.moments[last][1]
+        if self.device.type != 'cuda': return end - start
+        end.synchronize()
+        return start.elapsed_time(end)/1e3
+
+    def has(self, n): return len(self.ends) == n + WARM_UP + 1
+
+    def seconds(self):
+        "Of each counted step."
+        counted = self.ends[WARM_UP:]
+        return [self._between(first, last) for first, last in zip(counted, counted[1:])]
+
+    def parts(self):
+        "Mean seconds of each part of the counted steps, by its name."
+        found = {}
+        for i in range(self.ends[WARM_UP] + 1, len(self.moments)):
+            found.setdefault(self.moments[i][0], []).append(self._between(i - 1, i))
+        return {part: statistics.mean(seconds) for part, seconds in found.items()}
 
 
 class Ticks(Callback):
-    "Ticks at the end of each step and leaves the fit after `n` counted ones."
+    "Marks the parts of each step and leaves the fit after `n` counted steps."
     order = 100
     def __init__(self, clock, n):
         self.clock = clock
         self.n = n
+
+    def before_batch(self): self.clock.mark('data')
+    def after_loss(self): self.clock.mark('forward')
+    def after_backward(self): self.clock.mark('backward')
 
     def after_batch(self):
         self.clock.tick()
         if self.clock.has(self.n): raise CancelFitException
 
 
-# Each of these makes a row: a function of n that does n counted steps and returns their seconds.
+# Each of these makes a row: a function of n that does n counted steps and returns the clock that timed them.
 
-def bare(precision, channels_last, bs, device):
+def bare(precision, channels_last, bs, device, compiled=False):
     "A model, one batch, fused AdamW."
     model = CustomResNet().to(device)
     x = torch.randn(bs, 3, 32, 32, device=device)
@@ -69,17 +107,25 @@ def bare(precision, channels_last, bs, device):
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
+    if compiled: model.compile(dynamic=False, mode='reduce-overhead' if device.type == 'cuda' else None)
     opt = torch.optim.AdamW(model.parameters(), LR, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == 'fp16')
     dtype = PRECISIONS[precision]
+    @computing(Recipe())  # the switches of PyTorch that s8fast sets
     def run(n):
         clock = Clock(device)
         while not clock.has(n):
+            clock.mark('data')
             with torch.autocast(device.type, dtype=dtype, enabled=precision != 'fp32'): logits = model(x)
-            F.cross_entropy(logits.float(), y).backward()
-            opt.step()
+            loss = F.cross_entropy(logits.float(), y)
+            clock.mark('forward')
+            scaler.scale(loss).backward()
+            clock.mark('backward')
+            scaler.step(opt)
+            scaler.update()
             opt.zero_grad()
             clock.tick()
-        return clock.seconds()
+        return clock
     return run
 
 
@@ -94,8 +140,8 @@ def ours(data, fused=True, winograd=True, **choices):
     quiet_unless_interactive(learn)
     def run(n):
         clock = Clock(next(learn.model.parameters()).device)
-        with deterministic(recipe): fit_one_cycle(learn, EPOCHS, LR, cbs=Ticks(clock, n))
-        return clock.seconds()
+        with computing(recipe): fit_one_cycle(learn, EPOCHS, LR, cbs=Ticks(clock, n))
+        return clock
     return run
 
 
@@ -111,7 +157,7 @@ def stock(folder, bs, device):
     def run(n):
         clock = Clock(device)
         learn.fit_one_cycle(EPOCHS, LR, cbs=Ticks(clock, n))
-        return clock.seconds()
+        return clock
     return run
 
 
@@ -154,15 +200,18 @@ def course(data, bs, device):
         while True:
             for x, y in loader:
                 x, y = x.to(device), y.to(device)
+                clock.mark('data')
                 opt.zero_grad()
                 logits = model(x)
                 loss = loss_func(logits, y)
+                clock.mark('forward')
                 loss.backward()
+                clock.mark('backward')
                 opt.step()
                 schedule.step()
                 right += (logits.argmax(1) == y).sum().item()
                 clock.tick()
-                if clock.has(n): return clock.seconds()
+                if clock.has(n): return clock
     return run
 
 
@@ -232,7 +281,7 @@ def main():
         rows = {name: make() for name, make in chosen.items()}
         found = {name: [] for name in rows}
         for _ in range(args.rounds):
-            for name, run in rows.items(): found[name] += run(args.steps)
+            for name, run in rows.items(): found[name] += run(args.steps).seconds()
     print(f'{data.name} ({data.edition}), batch {args.bs}; {header(device)}')
     print(report(found, base, args.bs))
 

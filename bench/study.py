@@ -13,6 +13,9 @@ Changes that the recipe does not have:
   sam            radius of sharpness-aware minimization; `sam_images`, the images of a batch whose gradient it climbs;
                  `sam_from`, the epochs before it begins
   width          a share of the custom ResNet's channels, for trials in a fraction of the time
+  flat_end       epochs by which the cycle ends earlier; its last rate is kept until the end
+  bias_rate      the rate of batch norm's biases, as a multiple of the other parameters'
+  bn_scale       `fixed`: batch norm's scales stay at 1
 
 All rows have the same split. A seed gives the same first weights, order and augmentation in every row that does not
 change them. Accuracy is that of the model after the last epoch: of the recipe's own average, or with `average=0` of the
@@ -27,6 +30,7 @@ from pathlib import Path
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 warnings.filterwarnings('ignore')
 
+import changes
 import torch
 import torch.nn.functional as F
 from common import (Scaled, header, numbers, part, read_study, recorded_recipe, run_script, table,
@@ -40,7 +44,7 @@ from s8fast.models.zoo import get_network
 from s8fast.recipe import AUTO, Recipe, make_recipe
 from s8fast.runs.seeds import parse_seeds
 from s8fast.training.device import autocast_of, pick_device
-from s8fast.training.learner import check_names, deterministic, get_learner
+from s8fast.training.learner import check_names, computing, get_learner
 from s8fast.training.lr_find import find_lr_range
 from s8fast.training.metrics import compute_metrics, predict_logits
 from s8fast.training.one_cycle import fit_one_cycle
@@ -52,7 +56,8 @@ FIGURES = 'accuracy', 'loss'
 OF_ADAM = 'eps', 'sqr_mom'
 OF_ANY_NETWORK = 'logit_scale', 'ghost', 'width'
 OF_SAM = 'sam', 'sam_images', 'sam_from'
-NOT_OF_THE_NETWORK = 'first_weights', 'flip', *OF_ADAM, *OF_ANY_NETWORK, *OF_SAM
+OF_RATES = 'flat_end', 'bias_rate'
+NOT_OF_THE_NETWORK = 'first_weights', 'flip', 'bn_scale', *OF_ADAM, *OF_ANY_NETWORK, *OF_SAM, *OF_RATES
 
 
 # Callbacks
@@ -216,7 +221,7 @@ def first_weights(arguments): return str(arguments['first_weights']).split('+') 
 
 def check_arguments(recipe, arguments):
     "Raises `ValueError` for a change that makes no sense."
-    for name in (*OF_ADAM, *OF_ANY_NETWORK, *OF_SAM):
+    for name in (*OF_ADAM, *OF_ANY_NETWORK, *OF_SAM, *OF_RATES):
         if name in arguments and not is_above_zero(arguments[name]): raise ValueError(f'{name}: a number above 0')
     make(recipe, arguments, 10)
     if not {*first_weights(arguments)} <= {*FIRST_WEIGHTS}:
@@ -226,27 +231,28 @@ def check_arguments(recipe, arguments):
             raise ValueError('sam_images, sam_from: a whole number, with sam')
     if arguments.get('flip', 'random') not in ('random', 'alternating'):
         raise ValueError('flip: random or alternating')
+    if arguments.get('bn_scale', 'fixed') != 'fixed': raise ValueError('bn_scale: fixed')
     if 'flip' in arguments and recipe.pipeline != 'batch': raise ValueError('flip: for the batch pipeline only')
     if not recipe.valid_pct: raise ValueError('valid_pct: above 0, since a study measures on validation images')
 
 
 def parse_changes(text):
     "The changes of a row, `{name: value}`."
-    changes = {}
+    found = {}
     for change in text.split(',') if text != 'default' else ():
         name, is_there, value = change.partition('=')
         if not is_there: raise S8FastError(f'{change!r} is no change: give name=value, or "default".')
         with contextlib.suppress(ValueError, SyntaxError): value = ast.literal_eval(value)
-        changes[name] = value
-    return changes
+        found[name] = value
+    return found
 
 
 def parse_row(text, common):
     "The recipe of a row, and the changes that are none of the recipe's. Raises `S8FastError`."
-    changes = parse_changes(text)
+    found = parse_changes(text)
     known = {field.name for field in fields(Recipe)}
-    arguments = {name: value for name, value in changes.items() if name not in known}
-    recipe = make_recipe(**{**common, **{name: value for name, value in changes.items() if name in known}})
+    arguments = {name: value for name, value in found.items() if name not in known}
+    recipe = make_recipe(**{**common, **{name: value for name, value in found.items() if name in known}})
     check_names(recipe)
     try: check_arguments(recipe, arguments)
     except (TypeError, ValueError) as e:
@@ -278,6 +284,7 @@ def make_learner(recipe, arguments, data):
         if arguments.get('flip') == 'alternating': alternate_flips(learn.dls.train)
     of_adam = {name: value for name, value in arguments.items() if name in OF_ADAM}
     learn.opt_func = partial(fused_adam, **of_adam)
+    changes.change_learner(learn, arguments)
     if 'sam' in arguments:
         learn.add_cb(Sam(arguments['sam'], arguments.get('sam_images', 0), arguments.get('sam_from', 0)))
     return learn
@@ -285,7 +292,7 @@ def make_learner(recipe, arguments, data):
 
 def fit(learn, recipe, cbs):
     "Train without a word; returns the peak rate."
-    with learn.no_bar(), learn.no_logging(), deterministic(recipe):
+    with learn.no_bar(), learn.no_logging(), computing(recipe):
         lr_max = find_lr_range(learn).lr_max if recipe.lr_max == AUTO else recipe.lr_max
         moms = recipe.mom_max, recipe.mom_min
         fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, moms,
@@ -309,7 +316,7 @@ def trial(recipe, arguments, data, averages):
     learn = make_learner(recipe, arguments, data)
     start = time.perf_counter()
     beside = {f'{horizon:g}': Beside(max(1., horizon*len(learn.dls.train))) for horizon in averages}
-    lr_max = fit(learn, recipe, beside.values())
+    lr_max = fit(learn, recipe, [*beside.values(), *changes.callbacks(arguments)])
     found = dict(figures(learn), averages={}, lr_max=lr_max, seconds=time.perf_counter() - start,
                  n_train=len(learn.dls.train_ds), n_valid=len(learn.dls.valid_ds))
     found['averages'] = figures_of_averages(learn, beside)

@@ -1,6 +1,8 @@
-"The other scripts of bench/: what is kept of a run, and data that is not there."
+"The other scripts of bench/: what is kept of a run, data that is not there, wheels for a machine without a network."
+import importlib
+
 import pytest
-from helpers import BENCH, edit_json
+from helpers import BENCH, assert_sentence, edit_json
 from safetensors.torch import load_file
 
 from s8fast.interpret.predictions import predict
@@ -35,3 +37,28 @@ def test_a_run_with_figures_that_are_not_its_own_is_not_kept(run, png, tmp_path,
     done = call_command(BENCH/'record.py', run, tmp_path/'none', '--data', png, '--device', 'cpu')
     assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
     assert 'metrics.json says 99.00%' in done.stderr and not (tmp_path/'none').exists()
+
+
+# Wheels for a machine without a network
+
+METADATA = {
+    'a': dict(requires_dist=['B[fast]>=1', 'spacy', 'never; python_version < "3.12"',
+                             'elsewhere; sys_platform == "win32"']),
+    'b': dict(requires_dist=['c; extra == "fast"', 'd; extra == "slow"', 'a']),
+    'c': {}, 'd': {}, 'spacy': {}, 'never': {}, 'elsewhere': {}}
+
+def test_what_a_package_needs_on_that_machine(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    needed = importlib.import_module('offline_wheels').needed
+    assert needed(['a==1'], METADATA) == {'a', 'b', 'c'}
+    assert needed(['b'], METADATA) == {'a', 'b', 'c'}  # for `fast`, which a asks for
+    assert needed(['c', 'not-found'], METADATA) == {'c'}
+
+
+@pytest.mark.parametrize('folder, says', [('full', 'holds wheels already'), ('file/wheels', 'cannot be made')])
+def test_folders_for_wheels_that_are_refused(folder, says, tmp_path, call_command):
+    (tmp_path/'full').mkdir()
+    (tmp_path/'full'/'a.whl').touch()
+    (tmp_path/'file').touch()
+    done = call_command(BENCH/'offline_wheels.py', tmp_path/folder)
+    assert_sentence(done, 'offline_wheels.py', says)
