@@ -12,11 +12,11 @@ from common import make_folder, run_script, write_logits
 from s8fast.data.loaders import test_dl
 from s8fast.errors import S8FastError
 from s8fast.files import write_whole
+from s8fast.models.weights import save_model
 from s8fast.runs.evaluate import load_run
 from s8fast.runs.record import read_metrics
 from s8fast.training.history import read_history
 from s8fast.training.metrics import predict_logits
-from safetensors.torch import save
 
 FILES = 'recipe.json', 'history.csv', 'metrics.json'
 TOLERANCE = .001  # difference of accuracy that is allowed: another device may decide an image or two otherwise
@@ -45,13 +45,6 @@ def predict_parts(learn, data, metrics):
 def copy(path, to): write_whole(to, lambda tmp: shutil.copyfile(path, tmp))
 
 
-def write_weights(path, model, data):
-    "The network's state in float16, with the fingerprint of the images."
-    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    content = save(state, dict(data=data.fingerprint))
-    write_whole(path, lambda tmp: tmp.write_bytes(content))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run', type=Path, help='a finished run folder')
@@ -68,7 +61,7 @@ def main():
     make_folder(args.out)
     for name in FILES: copy(args.run/name, args.out/name)
     write_logits(args.out/'logits.safetensors', logits, data)
-    if args.weights: write_weights(args.out/'weights.safetensors', learn.model, data)
+    if args.weights: save_model(args.out/'weights.safetensors', learn.model, half=True)
     if args.pictures:
         for path in sorted(args.run.glob('*.png')): copy(path, args.out/path.name)
     print(f'recorded in {args.out}')
