@@ -23,6 +23,8 @@ from s8fast.training.checkpoint_callback import SaveCheckpoint
 SHORT = ('--data', 'digits', '--model', 'ultimus', *ON_CPU, '--bs', 64, '--epochs', 1, '--lr_max', 1e-3,
          '--valid_pct', .7)
 
+ACCELERATOR_ERROR = getattr(torch, 'AcceleratorError', RuntimeError)  # of a GPU that others have filled
+
 
 def quiet(line): pass
 
@@ -42,6 +44,9 @@ FAULTS = [
     (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.'), '--num_workers'),
     (RuntimeError('received 0 items of ancdata'), 'ulimit'), (FULL_TMPDIR, 'TMPDIR'),
     (torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB'), 'The GPU has no memory'),
+    (ACCELERATOR_ERROR('CUDA error: out of memory'), 'The GPU has no memory'),
+    (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate'), 'The GPU has no memory'),
+    (RuntimeError('CUDA error: no kernel image is available for execution'), 'has no kernels for the GPU'),
     (RuntimeError("can't start new thread"), 'end other programs'),
     (OSError(errno.EMFILE, 'Too many open files'), 'ulimit'),
     (PermissionError(13, 'Permission denied', '/x/y'), '/x/y')]

@@ -85,6 +85,7 @@ def test_what_comes_after_a_run(gpu, run):
         warnings.filterwarnings('error', category=UserWarning, module='s8fast')  # a picture that fails is a warning
         assert write_report(run, DATA).exists()
     learn, _, _ = load_run(run, DATA)
+    assert learn.model.conv2.conv.weight.is_contiguous(memory_format=torch.channels_last)
     with GradCAM(learn.model, 'conv3') as cam: maps = cam(normalized(p.images[:4], learn), p.preds[:4].tolist())
     assert maps.shape == (4, 32, 32) and maps.isfinite().all()
 

@@ -45,6 +45,17 @@ def test_no_step_waits_with_a_bar(gpu, no_waits):
     assert no_waits.steps == 6 and len(learn.recorder.values[-1]) == 4
 
 
+def test_nothing_is_sent_to_the_device_in_a_step(gpu):
+    if gpu is None: pytest.skip('a real GPU keeps no log')
+    class Watch(Callback):
+        sent = ()
+        def before_batch(self): self.n = len(gpu.events)
+        def after_batch(self): self.sent = (*self.sent, *gpu.events[self.n:]) if self.training else self.sent
+    watch = Watch()
+    fit(make(), watch)
+    assert watch.sent == ()
+
+
 def test_a_wait_is_noticed(gpu, no_waits):
     class Asks(Callback):
         def after_batch(self): self.loss.item()

@@ -13,7 +13,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 CUDA = torch.device('cuda:0')
-Event = namedtuple('Event', 'kind op where')  # kind: item, copy, sync; or float64, which an MPS device has not
+Event = namedtuple('Event', 'kind op where')
+#: item, copy and sync wait; queued is a copy that does not; float64 is what an MPS device has not
+WAITING = 'item', 'copy', 'sync'
 LOG = SimpleNamespace(events=[], operations=0, strict=False)  # strict: what waits raises
 
 WAIT = {'nonzero', 'masked_select', 'equal', 'is_nonzero', 'unique_dim', '_unique2', 'bincount', 'repeat_interleave'}
@@ -33,7 +35,7 @@ def asked_by(n=4):
 def note(kind, op):
     "Log an event; raise where waiting is forbidden."
     LOG.events.append(Event(kind, op, asked_by()))
-    if LOG.strict and kind != 'float64': raise RuntimeError(f'{op} waits for the device: {asked_by()}')
+    if LOG.strict and kind in WAITING: raise RuntimeError(f'{op} waits for the device: {asked_by()}')
 
 
 class CudaTensor(torch.Tensor):
@@ -142,7 +144,7 @@ def dispatch(func, args, kwargs):
 def _convert(x, device=None, dtype=None, non_blocking=False, memory_format=torch.preserve_format, **ignored):
     from_cuda = isinstance(x, CudaTensor)
     to_cuda = from_cuda if device is None else is_cuda(device)
-    if from_cuda != to_cuda and not non_blocking: note('copy', 'to')
+    if from_cuda != to_cuda: note('queued' if non_blocking else 'copy', 'to')
     real = real_of(x)
     dtype = dtype or real.dtype
     if to_cuda and torch.float64 in (dtype, real.dtype): note('float64', 'to')
@@ -152,7 +154,8 @@ def _convert(x, device=None, dtype=None, non_blocking=False, memory_format=torch
 
 
 def _copy_into(target, source, non_blocking=False):
-    if isinstance(target, CudaTensor) != isinstance(source, CudaTensor) and not non_blocking: note('copy', 'copy_')
+    if isinstance(target, CudaTensor) != isinstance(source, CudaTensor):
+        note('queued' if non_blocking else 'copy', 'copy_')
     real_of(target).copy_(real_of(source))
     LOG.operations += isinstance(target, CudaTensor)
     return target

@@ -2,6 +2,7 @@
 import importlib
 
 import pytest
+import torch
 from helpers import BENCH, assert_sentence, edit_json
 from safetensors.torch import load_file
 
@@ -30,6 +31,15 @@ def test_what_is_kept_of_a_run(png_run, png, tmp_path, call_command):
     kept = load_file(out/'weights.safetensors')
     for name, tensor in load_file(run/'model.safetensors').items():
         assert kept[name].equal(tensor.half() if tensor.is_floating_point() else tensor)
+
+
+def test_the_device_of_the_run_is_waited_for(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    from common import wait
+    waited = []
+    monkeypatch.setattr(torch.cuda, 'synchronize', waited.append)
+    for name in ('cpu', 'cuda:1'): wait(torch.device(name))
+    assert waited == [torch.device('cuda:1')]
 
 
 def test_a_run_with_figures_that_are_not_its_own_is_not_kept(run, png, tmp_path, call_command):
