@@ -23,7 +23,8 @@ build_meta.build_wheel(folder)
 build_meta.build_sdist(folder)
 '''
 TO_BUILD = 'settings.ini setup.py pyproject.toml MANIFEST.in LICENSE CONTRIBUTING.md README.md'.split()
-READ_BY_THE_PACKAGE = {'s8fast/models/winograd.c', 's8fast/interpret/report.html.jinja'}
+PRETRAINED = {str(path.relative_to(ROOT)) for path in (ROOT/'s8fast'/'pretrained').iterdir()}
+READ_BY_THE_PACKAGE = {'s8fast/models/winograd.c', 's8fast/interpret/report.html.jinja', *PRETRAINED}
 
 
 @pytest.fixture(scope='module')
@@ -87,10 +88,9 @@ def test_requirements_are_those_of_settings(wheel):
 def test_the_wheel_holds_the_whole_package(wheel):
     files = {path for path in wheel if '.dist-info/' not in path}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT/'s8fast').rglob('*.py')}
-    assert modules | READ_BY_THE_PACKAGE <= files
-    others = {path for path in files - modules - READ_BY_THE_PACKAGE if not path.startswith('s8fast/pretrained/')}
-    assert not others
-    for folder in ('data', 'models', 'training', 'runs', 'interpret'): assert f's8fast/{folder}/__init__.py' in files
+    assert files == modules | READ_BY_THE_PACKAGE
+    assert 's8fast/pretrained/custom_resnet.safetensors' in files
+    for folder in ('data', 'models', 'training', 'runs', 'interpret', 'deploy'): assert f's8fast/{folder}/__init__.py' in files
     for path in READ_BY_THE_PACKAGE: assert wheel[path] == (ROOT/path).read_bytes()
 
 
