@@ -97,7 +97,7 @@ def measure_all(kit, files, clock, minutes):
         for unit in UNITS[phase](kit, file):
             if file.has(unit): continue
             needs = file.estimate(unit)
-            if needs > clock.left():
+            if not is_first and needs > clock.left():
                 print(f'{phase}: {unit.name} may take {needs:.0f} s, and {max(0, clock.left()):.0f} s are left: '
                       'the same command goes on there.')
                 return

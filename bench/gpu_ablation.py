@@ -9,6 +9,7 @@ from functools import partial
 
 import study
 from gpu_units import Unit
+from s8fast.errors import S8FastError
 from s8fast.recipe import AUTO
 
 DEFAULT = 'default'
@@ -36,6 +37,8 @@ def measure(kit, file, arm, seed):
     common, more = choices(kit)
     recipe, arguments = study.parse_row(arm, common)
     default = file.figures(name_of(DEFAULT, seed))
+    if arm != DEFAULT and default is None:
+        raise S8FastError(f'The default of seed {seed} failed, so there is no rate for its arms.')
     lr_max = default['lr_max'] if default else AUTO
     found = study.trial(replace(recipe, seed=seed, lr_max=lr_max), {**arguments, **more}, kit.data, [])
     del found['averages']

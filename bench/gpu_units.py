@@ -40,7 +40,7 @@ class Clock:
         "Raises `OutOfTime` within the block when the minutes are over."
         def stop(*signal_and_frame): raise OutOfTime
         before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, max(.01, self.left()))
+        signal.setitimer(signal.ITIMER_REAL, max(.01, self.left()), 1.)
         try: yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -138,6 +138,10 @@ class PhaseFile:
 def check_same(path, before, now):
     "Raises `S8FastError` when a file has figures of another device or of other images."
     def named(facts): return facts['device']['name'], facts['data']['fingerprint'][:16], facts['rehearsal']
+    def made(facts): return facts['commit'], facts['versions']['torch']
+    if made(before) != made(now):
+        raise S8FastError(f'{path} has figures of commit {before["commit"]} with torch {before["versions"]["torch"]}, '
+                          'and this is another: give another --out.')
     if named(before) == named(now): return
     raise S8FastError(f'{path} has figures of {before["device"]["name"]} and of images {named(before)[1]}, and this '
                       f'call would add those of {now["device"]["name"]} and {named(now)[1]}: give another --out.')

@@ -32,7 +32,7 @@ def main():
     run = Run(args.run)
     learn, data, record = load_run(run.folder, args.data)
     FOLDER.mkdir(exist_ok=True)
-    weights = FOLDER/f'{args.name}.safetensors'
+    weights = FOLDER/f'{args.name}.safetensors.tmp'  # the one that is there stays until its figures are measured
     save_model(weights, learn.model, half=True)
     load_model(weights, learn.model, half=True)
     temperature = run.metrics.get('temperature', {}).get('value')
@@ -41,6 +41,7 @@ def main():
         version=VERSION, model=run.recipe.model, vocab=list(data.vocab), stats=[list(o) for o in data.stats],
         temperature=temperature, temperature_from=where_fitted(run), weights=file_digest(weights), record=record,
         test=test))
+    weights.rename(FOLDER/f'{args.name}.safetensors')
     print(metrics_table(test))
 
 

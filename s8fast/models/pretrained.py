@@ -76,7 +76,7 @@ class TrainedNetwork:
     vocab: tuple                # class names
     stats: tuple                # mean and standard deviation per channel, of images in [0, 1]
     temperature: float | None   # what the logits are divided by before the softmax; None: nothing
-    facts: dict                 # of a pretrained one its `Facts`: recipe, data, figures
+    facts: dict                 # how it came about: of `pretrained` its `Facts`, of a run its `recipe.json`
 
     def normalized(self,
         images,  # uint8 [n, 32, 32, 3]
@@ -107,7 +107,7 @@ def _normalized(images, stats, device):
 # %% ../../nbs/19_models.pretrained.ipynb #11f7967e
 def pretrained(
     name='custom_resnet',  # one of `pretrained_names`
-    device='cpu',          # where the network is put
+    device='cpu',          # a torch device or its name: where the network is put
 ):
     "A trained network with its classes and its temperature. Raises `S8FastError`."
     facts = read_pretrained(name)

@@ -42,6 +42,7 @@ class Kept(TypedDict):
     record: Record
     data: str | None
     seconds: dict[str, float]
+    temperature: NotRequired[Temperature | None]  # taken from another run
 
 def run_state(
     folder,  # a path

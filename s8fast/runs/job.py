@@ -42,6 +42,7 @@ class Job:
     kept: dict | None = None     # what the run gave that checkpoint to keep
     precision: str | None = None  # that it was asked to go on in
     temperature: dict | None = None  # taken from another run
+    cbs: tuple | list = ()       # further callbacks
     seconds: dict = field(default_factory=dict)  # of each stage
     began: float = field(default_factory=time.perf_counter)  # when this stage did
     when: str = 'before training began'

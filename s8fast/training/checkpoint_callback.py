@@ -120,7 +120,7 @@ class SaveCheckpoint(Callback):
         minutes=None,     # also write within an epoch, this often; 0: after every step; None: no
         stop=None,        # a `StopSignals`
         checkpoint=None,  # a `Checkpoint` to go on from; None: begin
-        then=None,        # called after an epoch whose checkpoint is written
+        then=None,        # called after an epoch, when its checkpoint is written or left out
     ):
         self.path, self.record, self.minutes, self.stop, self.resumed = Path(path), record, minutes, stop, checkpoint
         self.then = then
@@ -172,9 +172,11 @@ def _pays(saver):
 
 def _after_epoch(saver):
     saver.batches = 0
-    if _pays(saver) or _told(saver): saver.write()
+    told = _told(saver)
+    is_last = saver.epoch == saver.n_epoch - 1
+    if told or is_last or _pays(saver): saver.write()
     if saver.then: saver.then()
-    if _told(saver): saver.end()
+    if told: saver.end()
 
 def _write(saver):
     "Write the checkpoint of now; end the fit when that can't be done."

@@ -157,6 +157,9 @@ class Autocast(Callback):
         if self.undo: self.undo()  # of a batch that was cancelled before the network's call
         self.undo = None
 
+    def before_fit(self): self.after_batch()  # of a fit that was broken off there
+    def after_fit(self): self.after_batch()
+
 def _within(model, context):
     "Let the next call of `model` run within `context`; returns what takes that back."
     name = 'forward' if model._compiled_call_impl is None else '_compiled_call_impl'
@@ -179,11 +182,20 @@ class Float16(Autocast, MixedPrecision):
         MixedPrecision.__init__(self, AMPMode.FP16)
         Autocast.__init__(self, torch.float16)
 
+    def before_fit(self):
+        Autocast.before_fit(self)
+        MixedPrecision.before_fit(self)
+
+    def after_fit(self):
+        Autocast.after_fit(self)
+        MixedPrecision.after_fit(self)
+
     def after_loss(self): "fastai's leaves autocast here; the network's call has left it."
 
     def before_step(self):
-        if not getattr(getattr(self.opt, 'opt', None), '_step_supports_amp_scaling', False):
-            return MixedPrecision.before_step(self)
+        fused = getattr(getattr(self.opt, 'opt', None), '_step_supports_amp_scaling', False)
+        later = any(cb.order > self.order and hasattr(type(cb), 'before_step') for cb in self.learn.cbs)
+        if later or not fused: return MixedPrecision.before_step(self)  # such as GradientClip, which changes gradients
         self.scaler.step(self.opt.opt)
         raise CancelStepException  # it is done
 
@@ -212,9 +224,9 @@ def autocast_of(
 def full_float32():
     "`with full_float32():` CUDA devices compute float32 products from all bits, not in TF32."
     old = not hasattr(torch.backends.cuda.matmul, 'fp32_precision')  # before PyTorch 2.9
-    cudnn = torch.backends.cudnn if old else torch.backends.cudnn.conv
+    cudnn = [torch.backends.cudnn] if old else [torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
     name, off = ('allow_tf32', False) if old else ('fp32_precision', 'ieee')
-    before = [(o, getattr(o, name)) for o in (torch.backends.cuda.matmul, cudnn)]
+    before = [(o, getattr(o, name)) for o in (torch.backends.cuda.matmul, *cudnn)]
     for o, _ in before: setattr(o, name, off)
     try: yield
     finally:

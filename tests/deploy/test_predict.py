@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_read_costs_a_sentence(predict, folder, tmp_path):
     assert done.returncode == 2 and len(json.loads(done.stdout)) == 3
     _, *sentences, last = done.stderr.splitlines()
     assert [sentence.split(folder.name)[1][:11] for sentence in sentences] == ['/a-text.png', '/none.jpg i']
-    assert last == 's8fast_predict: 2 of 5 files could not be read.'
+    assert last == 's8fast_predict: 2 of 5 files or folders could not be read.'
     assert len((tmp_path/'found.csv').read_text().splitlines()) == 4
 
 
@@ -85,6 +85,14 @@ def test_pictures_with_gradcam(predict, folder, tmp_path):
     lines_of(predict(folder, '--gradcam', tmp_path/'new'/'cams'))
     assert sorted(o.name for o in (tmp_path/'new'/'cams').iterdir()) == ['a-2.png', 'a.png', 'b.png', 'c.png']
     with Image.open(tmp_path/'new'/'cams'/'a.png') as image: assert image.width > 300
+
+
+def test_no_picture_replaces_a_file(predict, folder):
+    before = (folder/'b.png').read_bytes()
+    for name in ('a.png', 'a-2.png'): photo().save(folder/name)
+    lines_of(predict(folder, '--gradcam', folder))
+    assert (folder/'b.png').read_bytes() == before and (folder/'b-2.png').exists()
+    assert {'a-3.png', 'a-4.png', 'a-2-2.png', 'c.png'} <= {o.name for o in folder.iterdir()}
 
 
 MODES = '1', 'L', 'P', 'RGBA', 'LA', 'I;16', 'CMYK'
@@ -120,6 +128,34 @@ def png_of_size(width, height):
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b'')
 
 
+def turned_jpeg():
+    "A sound JPEG file, turned, with a tag of a type that Pillow can't write back."
+    odd, turned = struct.pack('<HHI4s', 0x0103, 2, 4, b'abc'), struct.pack('<HHIHH', 0x0112, 3, 1, 6, 0)
+    exif = b'Exif\0\0II*\0' + struct.pack('<IH', 8, 2) + odd + turned + struct.pack('<I', 0)
+    raw = io.BytesIO()
+    photo().save(raw, 'jpeg', exif=exif)
+    return raw.getvalue()
+
+
+def test_a_camera_that_writes_odd_tags(predict, tmp_path):
+    (tmp_path/'x.jpg').write_bytes(turned_jpeg())
+    assert len(lines_of(predict(tmp_path/'x.jpg'))) == 1
+
+
+@pytest.mark.parametrize('kind', ['jpeg', 'png', 'webp', 'gif', 'tiff', 'bmp'])
+def test_damaged_bytes(predict, tmp_path, count, kind):
+    raw = io.BytesIO()
+    photo().save(raw, kind)
+    random = np.random.default_rng(0)
+    for i in range(40):
+        damaged = bytearray(raw.getvalue())
+        for at in random.integers(0, len(damaged), 4): damaged[at] = random.integers(256)
+        (tmp_path/f'{i}.{kind}').write_bytes(damaged)
+    done = predict(tmp_path)
+    assert 'Traceback' not in done.stderr and done.returncode in (0, 2)
+    count({f'damaged {kind} files': 40})
+
+
 HOSTILE = {
     'far too many pixels': png_of_size(60_000, 60_000), 'too many pixels': png_of_size(12_000, 12_000),
     'cut off': png_of_size(40, 40), 'empty': b'', 'text': b'text', 'pickle': b'\x80\x04cos\nsystem\n',
@@ -132,7 +168,7 @@ def test_hostile_files(predict, tmp_path, name):
     path.write_bytes(HOSTILE[name])
     done = predict(path)
     assert done.returncode == 2 and done.stdout == '' and 'Traceback' not in done.stderr
-    assert str(path) in done.stderr and done.stderr.endswith('1 of 1 files could not be read.\n')
+    assert str(path) in done.stderr and done.stderr.endswith('1 of 1 files or folders could not be read.\n')
 
 
 @pytest.mark.parametrize('args, parts', [
@@ -151,6 +187,18 @@ def test_a_folder_without_images(predict, tmp_path):
     done = predict(tmp_path)
     assert done.returncode == 2 and f'{tmp_path} has no images' in done.stderr
 
+
+def test_an_empty_folder_among_others(predict, folder, tmp_path):
+    (tmp_path/'empty').mkdir()
+    done = predict(folder, tmp_path/'empty', folder/'a.jpg', '--json')
+    assert done.returncode == 2 and len(json.loads(done.stdout)) == 4
+    assert done.stderr.endswith('1 of 5 files or folders could not be read.\n')
+
+
+def test_standard_input_that_is_closed(predict, monkeypatch):
+    monkeypatch.setattr('sys.stdin', None)
+    done = predict('-')
+    assert done.returncode == 2 and 'standard input, which is closed' in done.stderr
 
 def test_outputs_that_cannot_be_written(predict, folder, tmp_path):
     for more in (['--csv', tmp_path/'no'/'x.csv'], ['--gradcam', folder/'a.jpg']):

@@ -1,7 +1,7 @@
 "Whatever ends a forward pass, autocast is off afterwards, and the next run in float32 computes in float32."
 import pytest
 import torch
-from fastai.callback.core import CancelBatchException
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from short_runs import few_digits
 from small_networks import NarrowResNet
 
@@ -52,4 +52,15 @@ def test_a_forward_pass_that_is_broken_off(gpu, monkeypatch, precision, name):
     assert dtypes_of_a_fit(make('fp32', learn.model)) == {torch.float32}
     half = torch.float16 if precision == 'fp16' else torch.bfloat16
     assert dtypes_of_a_fit(make(precision, learn.model)) == {half}
+    assert 'forward' not in vars(learn.model)
+
+
+def test_a_batch_that_is_given_up_before_the_network(gpu, monkeypatch):
+    "Nothing is left on the network for its next call."
+    monkeypatch.setattr('sys.stdout.isatty', lambda: False)
+    class GivesUp(Callback):
+        order = 11  # after autocast is prepared
+        def before_batch(self): raise CancelFitException
+    learn = make('bf16', Stumbles(None))
+    fit_one_cycle(learn, 1, 1e-3, cbs=GivesUp())
     assert 'forward' not in vars(learn.model)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.training import GradientClip
 from short_runs import few_digits
 from small_networks import NarrowResNet
 
@@ -71,6 +72,19 @@ def test_float16_ends_with_the_weights_of_fastais_mixed_precision(gpu, monkeypat
         monkeypatch.undo()
         return [value.cpu() for value in learn.model.state_dict().values()]
     for ours, theirs in zip(weights(False), weights(True), strict=True): assert torch.equal(ours, theirs)
+
+
+def test_float16_lets_gradients_be_clipped(gpu, monkeypatch):
+    "fastai's GradientClip unscales them first, which the fused step would come before."
+    monkeypatch.setattr('sys.stdout.isatty', lambda: False)
+    norms = []
+    class Look(Callback):
+        order = 12  # after GradientClip
+        def before_step(self): norms.append(torch.cat([p.grad.ravel() for p in self.model.parameters()]).norm().item())
+    learn = make('fp16', average=0.)
+    learn.float16.kwargs['init_scale'] = 256.
+    fit(learn, GradientClip(.01), Look(), n_epoch=1)
+    assert len(norms) == 3 and max(norms) < .0101
 
 
 def test_float16_leaves_out_a_step_that_overflows(gpu, monkeypatch):

@@ -31,6 +31,8 @@ def test_what_no_pretrained_network_can_do(call_command, args, parts):
 def test_the_figures_of_a_pretrained_network_are_of_its_weights(name):
     facts = read_pretrained(name)
     data = load_data(ROOT)
-    if data.fingerprint != facts['record']['data']['fingerprint']: pytest.skip('S8FAST_DATA has other images')
+    if data.edition != facts['record']['data']['edition']: pytest.skip(f'S8FAST_DATA has {data.edition}')
+    same = data.fingerprint == facts['record']['data']['fingerprint']
     found = evaluate_run(f'pretrained:{name}', data)
-    assert abs(found['accuracy'] - facts['test']['accuracy']) <= .001  # another processor decides some images otherwise
+    allowed = .001 if same else .004  # another processor decides some images otherwise; 25 images may be others
+    assert abs(found['accuracy'] - facts['test']['accuracy']) <= allowed

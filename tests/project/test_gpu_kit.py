@@ -109,10 +109,12 @@ def test_no_minutes_measure_nothing(tmp_path, call_command):
 
 
 def test_a_unit_that_does_not_fit_is_not_begun(out, call_command):
-    without_unit(out/'speed.json', 'copy')
+    "But for the first one of a call, which has all of its minutes."
+    for name in ('matrix product, fp16', 'copy'): without_unit(out/'speed.json', name)
     edit_json(out/'speed.json', lambda content: content['units'][0].update(seconds=1000.))
     done = call_command(KIT, *REHEARSE, '--out', out, '--only', 'speed')
     assert done.returncode == 0 and 'copy may take 1100 s' in done.stdout, done.stderr
+    assert 'TFLOP/s' in done.stdout and 'GB/s' not in done.stdout
 
 
 def test_a_unit_that_takes_too_long_is_given_up(out, call_command, monkeypatch, kit):

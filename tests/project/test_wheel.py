@@ -90,7 +90,8 @@ def test_the_wheel_holds_the_whole_package(wheel):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT/'s8fast').rglob('*.py')}
     assert files == modules | READ_BY_THE_PACKAGE
     assert 's8fast/pretrained/custom_resnet.safetensors' in files
-    for folder in ('data', 'models', 'training', 'runs', 'interpret', 'deploy'): assert f's8fast/{folder}/__init__.py' in files
+    for folder in ('data', 'models', 'training', 'runs', 'interpret', 'deploy'):
+        assert f's8fast/{folder}/__init__.py' in files
     for path in READ_BY_THE_PACKAGE: assert wheel[path] == (ROOT/path).read_bytes()
 
 

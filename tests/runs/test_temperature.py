@@ -91,6 +91,24 @@ def test_kept_when_the_run_is_stopped(held_out_run, whole_run, call_command, tmp
     assert found['test']['accuracy'] == read_json(whole_run.folder/'metrics.json')['test']['accuracy']
 
 
+def test_kept_by_the_checkpoint_alone(held_out_run, call_command, tmp_path):
+    "What was asked for goes first when a run is finished: a process that is killed then leaves the checkpoint."
+    out = tmp_path/'run'
+    args = '--out', out, *DIGITS, *WHOLE, '--no_report', '--temperature_of', held_out_run.folder
+    command = short_runs.Command(tmp_path, 's8fast_train', *args, fault=short_runs.StopAt(1, 0))
+    assert command.wait()[0] == 143
+    (out/'checkpoint'/'recipe.json').unlink()
+    done = call_command('s8fast_train', '--resume', out, '--data', 'digits', '--no_report')
+    assert done.returncode == 0 and 'temperature' in read_json(out/'metrics.json'), done.stderr
+
+
+def test_seeds_that_were_there_before(held_out_run, call_command, tmp_path):
+    args = '--seeds', '1', '--out', tmp_path/'runs', *DIGITS, '--valid_pct', 0, '--no_report'
+    assert call_command('s8fast_train', *args).returncode == 0
+    done = call_command('s8fast_train', *args, '--temperature_of', held_out_run.folder)
+    assert done.returncode == 0 and 'seed 1 has no temperature: s8fast_calibrate ' in done.stdout
+
+
 def test_several_seeds(held_out_run, call_command, tmp_path):
     done = call_command('s8fast_train', '--seeds', '1-2', '--out', tmp_path/'runs', *DIGITS, '--valid_pct', 0,
                         '--no_report', '--temperature_of', held_out_run.folder)
@@ -123,6 +141,8 @@ def test_no_temperature_where_none_can_be_had(held_out_run, whole_run, whole, ca
     refused('s8fast_calibrate', run, '--temperature_of', whole_run.folder, parts=['held no images out'])
     refused('s8fast_calibrate', run, '--temperature_of', 'nowhere', parts=['nowhere', 'metrics.json'])
     refused('s8fast_calibrate', run, '--temperature_of', png_run.folder, parts=['another recipe', 'label_smoothing'])
+    refused('s8fast_calibrate', 'pretrained:custom_resnet', parts=['pretrained:custom_resnet has no run folder'])
+    refused('s8fast_report', 'pretrained:custom_resnet', parts=['pretrained:custom_resnet has no run folder'])
     refused('s8fast_calibrate', 'nowhere', parts=['nowhere', 'metrics.json'])
     assert (whole/'metrics.json').read_bytes() == before
 
