@@ -6,6 +6,7 @@
 __all__ = ['load_run', 'evaluate_run', 'check_valid']
 
 # %% ../../nbs/43_runs.evaluate.ipynb #f6de7732
+import os
 import warnings
 from dataclasses import replace
 
@@ -54,8 +55,8 @@ def _recipe_here(trained, device):
         recipe = recipe_of(trained.record)
         there = torch.device(chosen['device'])
     except (S8FastError, RuntimeError) as e:
-        raise S8FastError(f'The recipe.json of {trained.name} is not the recipe of a run ({e}): restore it, '
-                          'or train again.') from e
+        where = trained.name if trained.is_pretrained else os.path.join(trained.name, 'recipe.json')
+        raise S8FastError(f'{where} is not the recipe of a run ({e}): restore it, or train again.') from e
     precision, winograd = chosen['precision'], chosen['winograd'] == 'used'
     if there.type != device.type or is_emulated(precision, device):
         precision, winograd = 'auto', chosen['winograd'] != 'off'

@@ -45,6 +45,7 @@ class AccuracyOnDevice(AvgMetric):
     def __init__(self): super().__init__(accuracy)
 
     def accumulate(self, learn):
+        "Add a batch."
         self.total = self.total + (learn.pred.detach().argmax(1) == learn.yb[0]).sum()
         self.count += len(learn.yb[0])
 

@@ -176,7 +176,9 @@ def test_a_part_that_there_is_not(refused, png_run):
 @pytest.mark.parametrize('command', COMMANDS)
 def test_cuda_that_is_not_there(refused, monkeypatch, command, png_run):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    run = [png_run.folder] if command in ('s8fast_evaluate', 's8fast_report') else []
+    takes_run = 's8fast_evaluate', 's8fast_report', 's8fast_calibrate', 's8fast_predict'
+    run = [png_run.folder] if command in takes_run else []
+    if command == 's8fast_predict': run.append('x.png')
     for device in ('cuda', 'cuda:1'):
         refused(command, *run, '--device', device, parts=[device, '0 CUDA devices', '--device'])
 

@@ -18,7 +18,7 @@ EPOCH = r'epoch +{}/2  lr (\S+)  train loss (\S+) acc +(\S+)%  valid loss (\S+) 
 
 
 def test_one_plain_line_an_epoch_without_a_terminal(png_run):
-    head, *epochs, last = png_run.stdout.splitlines()
+    head, *epochs, temperature, last = png_run.stdout.splitlines()
     assert head.startswith('ultimus on cifar10 (PNG files): 70 training, 10 validation, 20 test images; cpu, ')
     for i, (line, row) in enumerate(zip(epochs, history_rows(png_run.folder), strict=True), 1):
         shown = re.fullmatch(EPOCH.format(i), line).groups()
@@ -26,7 +26,10 @@ def test_one_plain_line_an_epoch_without_a_terminal(png_run):
             expected = float(row[column])*(100 if column.endswith('accuracy') else 1)
             within = 0.05 if column == 'seconds' else 0
             assert float(text) == pytest.approx(expected, rel=1e-2, abs=within), column
-    accuracy = read_json(png_run.folder/'metrics.json')['test']['accuracy']
+    metrics = read_json(png_run.folder/'metrics.json')
+    value = metrics.get('temperature', {}).get('value')
+    assert temperature.startswith(f'temperature {value:.3f}, fitted on 10 ' if value else 'no temperature: ')
+    accuracy = metrics['test']['accuracy']
     assert last.startswith(f'test accuracy {accuracy:.2%}') and last.endswith(str(png_run.folder))
     assert not re.search('[\r\x1b\b█]', png_run.stdout) and png_run.stderr == ''
 
@@ -68,7 +71,12 @@ def test_evaluate_agrees_with_the_runs_own_figures(call_command, png_run, png, p
     done = call_command('s8fast_evaluate', png_run.folder, '--data', png, '--part', part, '--device', 'cpu')
     metrics = read_json(png_run.folder/'metrics.json')[part]
     assert done.returncode == 0, done.stderr
-    summary, _, head, *rows = done.stdout.splitlines()
+    lines, n_rows = done.stdout.splitlines(), len(metrics['per_class'])
+    (summary, *calibrated, _, head), rows = lines[:-n_rows], lines[-n_rows:]
+    if 'ece_calibrated' in metrics:
+        figures = f'loss {metrics["loss_calibrated"]:.4f}  ece {metrics["ece_calibrated"]:.4f}'
+        assert calibrated == [f'calibrated: {figures}']
+    else: assert not calibrated
     assert summary == (f'accuracy {metrics["accuracy"]:.2%}  (with flip TTA {metrics["accuracy_tta"]:.2%})  '
                        f'loss {metrics["loss"]:.4f}  ece {metrics["ece"]:.4f}  n {metrics["n"]}')
     assert head.split() == ['class', 'precision', 'recall', 'f1', 'support']

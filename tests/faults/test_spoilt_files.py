@@ -127,7 +127,9 @@ def wrong_types(value):
 def may_be_absent(path):
     "An item of a list, or of a dictionary whose keys are not fixed; a part without images."
     free = path[0] in ('versions', 'seconds', 'files', 'recipe') and len(path) > 1
-    return isinstance(path[-1], int) or path in (('version',), ('valid',)) or free or path[-2:-1] == ('per_class',)
+    may = ('version',), ('valid',), ('temperature',), ('data', 'stats')
+    calibrated = str(path[-1]).endswith('_calibrated')
+    return isinstance(path[-1], int) or path in may or calibrated or free or path[-2:-1] == ('per_class',)
 
 
 def spoilt_fields(whole):
