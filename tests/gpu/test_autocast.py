@@ -40,7 +40,7 @@ ERRORS = {'Ctrl-C': KeyboardInterrupt, 'cancelled batch': CancelBatchException,
           'out of memory': lambda: torch.cuda.OutOfMemoryError('CUDA out of memory')}
 
 
-@pytest.mark.parametrize('precision', ['fp16', 'bf16'])
+@pytest.mark.parametrize('precision', [pytest.param('fp16', marks=pytest.mark.slow), 'bf16'])
 @pytest.mark.parametrize('name', ERRORS)
 def test_a_forward_pass_that_is_broken_off(gpu, monkeypatch, precision, name):
     monkeypatch.setattr('sys.stdout.isatty', lambda: False)

@@ -74,6 +74,7 @@ def test_float16_ends_with_the_weights_of_fastais_mixed_precision(gpu, monkeypat
     for ours, theirs in zip(weights(False), weights(True), strict=True): assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_float16_lets_gradients_be_clipped(gpu, monkeypatch):
     "fastai's GradientClip unscales them first, which the fused step would come before."
     monkeypatch.setattr('sys.stdout.isatty', lambda: False)
@@ -87,6 +88,7 @@ def test_float16_lets_gradients_be_clipped(gpu, monkeypatch):
     assert len(norms) == 3 and max(norms) < .0101
 
 
+@pytest.mark.slow
 def test_float16_leaves_out_a_step_that_overflows(gpu, monkeypatch):
     monkeypatch.setattr('sys.stdout.isatty', lambda: False)
     scales = []

@@ -16,6 +16,8 @@ from s8fast.runs.summary import summarise
 from s8fast.training.one_cycle import fit_one_cycle, one_cycle
 from s8fast.training.optimizer import fused_adam
 
+pytestmark = pytest.mark.slow
+
 KIT = BENCH/'gpu.py'
 PHASES = ['tests', 'speed', 'runs', 'ablation', 'float16', 'together']
 REHEARSE = '--rehearse', '--data', 'digits', '--minutes', 5
