@@ -26,6 +26,7 @@ def test_what_no_pretrained_network_can_do(call_command, args, parts):
     assert_sentence(call_command('s8fast_evaluate', *args, '--device', 'cpu'), 's8fast_evaluate', *parts)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ROOT, reason='S8FAST_DATA names no folder with the real images')
 @pytest.mark.parametrize('name', pretrained_names())
 def test_the_figures_of_a_pretrained_network_are_of_its_weights(name):
