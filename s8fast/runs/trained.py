@@ -29,6 +29,7 @@ class Trained(NamedTuple):
     name: str                  # a run folder, or `pretrained:` and a name
     record: dict               # a `Record`: recipe, data, versions, hardware
     temperature: float | None  # what the logits are divided by before the softmax
+    test: dict | None          # `Figures` of the test images; None for a run that is not finished
     load: Callable             # called with a network and a device, puts the weights into it
 
     @property
@@ -61,9 +62,10 @@ def check_is_folder(
 # %% ../../nbs/42_runs.trained.ipynb #cb62eac3
 def _from_folder(run):
     "A run folder with weights; where it has figures, the weights are those that they speak of."
-    record, temperature = run.record, None
-    if (run.folder/'metrics.json').exists(): temperature = run.metrics.get('temperature', {}).get('value')
-    return Trained(str(run.folder), record, temperature, partial(load_model, run.folder/'model.safetensors'))
+    record, metrics = run.record, run.metrics if (run.folder/'metrics.json').exists() else {}
+    temperature = metrics.get('temperature', {}).get('value')
+    load = partial(load_model, run.folder/'model.safetensors')
+    return Trained(str(run.folder), record, temperature, metrics.get('test'), load)
 
 def _from_library(name):
     "A network that comes with the library."
@@ -72,18 +74,19 @@ def _from_library(name):
     try: record = TypeAdapter(Record).validate_python(upgrade_record(facts['record']), strict=True)
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise S8FastError(f'The recipe of {name} is damaged: install s8fast again.') from e
-    return Trained(name, record, facts['temperature'], partial(load_pretrained, short))
+    return Trained(name, record, facts['temperature'], facts['test'], partial(load_pretrained, short))
 
 # %% ../../nbs/42_runs.trained.ipynb #b3e777d1
 def load_network(
     run,            # a run folder, or `pretrained:` and a name
     device='auto',  # where to compute
+    winograd=True,  # on a CPU: with Winograd's convolutions, where the run was allowed to use them
 ):
     "The `TrainedNetwork` of a run. Raises `S8FastError` when it is missing or damaged."
     trained, device = find_trained(run), pick_device(device)
     data, recipe = trained.record['data'], recipe_of(trained.record)
     model = get_network(recipe.model).make(len(data['vocab'])).to(device).eval()
     trained.load(model, device)
-    allowed = trained.record['chosen']['winograd'] != 'off'
+    allowed = winograd and trained.record['chosen']['winograd'] != 'off'
     if device.type == 'cpu' and allowed: use_winograd(model.to(memory_format=torch.channels_last))
     return TrainedNetwork(model, tuple(data['vocab']), trained.stats, trained.temperature, trained.record)
