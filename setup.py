@@ -4,6 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+EXTRA = '_requirements'  # ends the keys of settings.ini that are extras
 root = Path(__file__).resolve().parent
 parser = ConfigParser(delimiters=['='])
 parser.read(root/'settings.ini', encoding='utf-8')
@@ -31,12 +32,13 @@ setup(
     package_data={
         f'{lib}.models': ['*.c'],
         f'{lib}.interpret': ['*.jinja'],
+        f'{lib}.deploy': ['*.jinja'],
         lib: ['pretrained/*'],
     },
     include_package_data=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={key.removesuffix('_requirements'): cfg[key].split() for key in cfg if key.endswith('_requirements')},
+    extras_require={key.removesuffix(EXTRA): cfg[key].split() for key in cfg if key.endswith(EXTRA)},
     entry_points={
         'console_scripts': cfg['console_scripts'].split(),
         'nbdev': [f'{lib}={lib}._modidx:d'],

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A trained network on this CPU: PyTorch, ONNX in float32 and in int8, side by side in one process.
 
-Milliseconds an image one at a time, and images per second 256 at a time, three turns each; medians. PyTorch is measured twice:
-as s8fast_predict runs it (with Winograd's convolutions where there is a C compiler) and as the exported graph does.
+Milliseconds an image one at a time, and images per second 256 at a time, three turns each; medians.
+PyTorch is measured twice: as s8fast_predict runs it (with Winograd's convolutions where there is a C compiler),
+and as the graph that is exported.
 The images are made here: speed does not depend on them.
 """
 import argparse, platform, statistics, time

@@ -13,14 +13,8 @@ from s8fast.models.pretrained import FOLDER, VERSION
 from s8fast.models.weights import load_model, save_model
 from s8fast.runs.evaluate import load_run
 from s8fast.runs.folder import Run
+from s8fast.runs.trained import find_trained
 from s8fast.training.metrics import evaluate, metrics_table
-
-
-def where_fitted(run):
-    "On whose validation images the temperature was fitted, in words."
-    found = run.metrics.get('temperature')
-    if not found: return 'none: the probabilities are as trained'
-    return f'{found["n"]:,} validation images of {found["run"] or "this run"}'
 
 
 def main():
@@ -39,8 +33,8 @@ def main():
     test = evaluate(learn, test_dl(learn.dls, data), temperature=temperature)
     write_json(FOLDER/f'{args.name}.json', dict(
         version=VERSION, model=run.recipe.model, vocab=list(data.vocab), stats=[list(o) for o in data.stats],
-        temperature=temperature, temperature_from=where_fitted(run), weights=file_digest(weights), record=record,
-        test=test))
+        temperature=temperature, temperature_from=find_trained(run.folder).temperature_from, dtype='float16',
+        weights=file_digest(weights), record=record, test=test))
     weights.rename(FOLDER/f'{args.name}.safetensors')
     print(metrics_table(test))
 

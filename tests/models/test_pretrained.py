@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_sentence
 
 from s8fast.data.dataset import load_data
-from s8fast.models.pretrained import pretrained_names, read_pretrained
+from s8fast.models.pretrained import pretrained_files, pretrained_names, read_facts
 from s8fast.runs.evaluate import evaluate_run
 
 ROOT = os.environ.get('S8FAST_DATA')  # read before the tests' environment hides it
@@ -30,7 +30,7 @@ def test_what_no_pretrained_network_can_do(call_command, args, parts):
 @pytest.mark.skipif(not ROOT, reason='S8FAST_DATA names no folder with the real images')
 @pytest.mark.parametrize('name', pretrained_names())
 def test_the_figures_of_a_pretrained_network_are_of_its_weights(name):
-    facts = read_pretrained(name)
+    facts = read_facts(pretrained_files(name))
     data = load_data(ROOT)
     if data.edition != facts['record']['data']['edition']: pytest.skip(f'S8FAST_DATA has {data.edition}')
     same = data.fingerprint == facts['record']['data']['fingerprint']

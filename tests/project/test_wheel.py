@@ -24,7 +24,8 @@ build_meta.build_sdist(folder)
 '''
 TO_BUILD = 'settings.ini setup.py pyproject.toml MANIFEST.in LICENSE CONTRIBUTING.md README.md'.split()
 PRETRAINED = {str(path.relative_to(ROOT)) for path in (ROOT/'s8fast'/'pretrained').iterdir()}
-READ_BY_THE_PACKAGE = {'s8fast/models/winograd.c', 's8fast/interpret/report.html.jinja', *PRETRAINED}
+READ_BY_THE_PACKAGE = {'s8fast/models/winograd.c', 's8fast/interpret/report.html.jinja', 's8fast/deploy/card.md.jinja',
+                       *PRETRAINED}
 
 
 @pytest.fixture(scope='module')
