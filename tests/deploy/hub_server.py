@@ -1,4 +1,4 @@
-"A Hub on the loopback address: what huggingface_hub asks of one to make a repository, to send to it and to fetch from it."
+"A Hub on the loopback address: all that huggingface_hub asks of one, to send to a repository and to fetch from it."
 import base64
 import hashlib
 import json
@@ -74,7 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None or self.hub.private.get(name): return self.answer({}, 404, {'X-Error-Code': 'RepoNotFound'})
         if revision not in (None, 'main', self.hub.commit(name)):
             return self.answer({}, 404, {'X-Error-Code': 'RevisionNotFound'})
-        siblings = [dict(rfilename=file, size=self.hub.sizes.get(file, len(content))) for file, content in files.items()]
+        sizes = {file: len(content) for file, content in files.items()} | self.hub.sizes
+        siblings = [dict(rfilename=file, size=sizes[file]) for file in files]
         self.answer(dict(id=name, sha=self.hub.commit(name), siblings=siblings, private=False, tags=[]))
 
     def resolve(self, body, name, revision, file):
@@ -102,8 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({'files': files})
 
     def batch(self, body, name):
-        objects = [dict(oid=o['oid'], size=o['size'], actions=dict(upload=dict(href=f'{self.hub.address}/lfs/{o["oid"]}')))
-                   for o in json.loads(body)['objects']]
+        objects = []
+        for o in json.loads(body)['objects']:
+            where = dict(href=f'{self.hub.address}/lfs/{o["oid"]}')
+            objects.append(dict(oid=o['oid'], size=o['size'], actions=dict(upload=where)))
         self.answer({'transfer': 'basic', 'objects': objects})
 
     def store(self, body, oid):

@@ -57,7 +57,8 @@ def test_a_dry_run_sends_nothing(publish, final_run, hub, tmp_path):
     assert {'README.md', 'config.json', 'model.safetensors', 'recipe.json', 'metrics.json', 'history.csv',
             'pictures/curves.png', 'pictures/gradcam.png'} <= set(names)
     assert not [name for name in names if name.endswith(('.py', '.pkl', '.pt', '.bin', '.html'))]
-    metrics, card = read_json(final_run.folder/'metrics.json'), (tmp_path/'folder'/'README.md').read_text(encoding='utf8')
+    metrics = read_json(final_run.folder/'metrics.json')
+    card = (tmp_path/'folder'/'README.md').read_text(encoding='utf8')
     facts = front_matter(card)
     result, = facts['model-index'][0]['results']
     assert facts['license'] == 'mit' and result['metrics'][0]['value'] == round(metrics['test']['accuracy'], 4)
@@ -67,7 +68,8 @@ def test_a_dry_run_sends_nothing(publish, final_run, hub, tmp_path):
         if name.startswith('pictures/'): assert f']({name})' in card
     files = NetworkFiles('x', tmp_path/'folder'/'config.json', tmp_path/'folder'/'model.safetensors', 'no')
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    assert network_from(files).logits(images).equal(load_network(final_run.folder, 'cpu', winograd=False).logits(images))
+    expected = load_network(final_run.folder, 'cpu', winograd=False).logits(images)
+    assert network_from(files).logits(images).equal(expected)
 
 
 def test_published_and_loaded_again(publish, final_run, hub, call_command, tmp_path):
@@ -83,7 +85,7 @@ def test_published_and_loaded_again(publish, final_run, hub, call_command, tmp_p
     assert first == pytest.approx(second, abs=1e-4)
     assert from_hub(f'{NAME}@main').facts['test'] == read_json(final_run.folder/'metrics.json')['test']
     fetched = [one for one in hub.asked if '/resolve/' in one and one.startswith('GET')]
-    assert sorted(one.rsplit('/', 1)[1] for one in fetched) == ['config.json', 'model.safetensors']  # once: then the cache
+    assert sorted(one.rsplit('/', 1)[1] for one in fetched) == ['config.json', 'model.safetensors']  # once
 
 
 def test_without_a_network_the_fetched_one_is_taken(publish, hub, call_command, tmp_path, impatient):
@@ -227,7 +229,8 @@ def test_a_file_that_is_too_large_is_not_fetched(publish, predict, hub):
 
 def test_without_the_extra(publish, call_command, monkeypatch, tmp_path):
     monkeypatch.setattr('s8fast.errors.importlib.util.find_spec', lambda name: None)
-    for done, name in ((publish(), 's8fast_publish'), (call_command('s8fast_predict', 'hub:a/b', 'x'), 's8fast_predict')):
+    predicted = call_command('s8fast_predict', 'hub:a/b', 'x')
+    for done, name in ((publish(), 's8fast_publish'), (predicted, 's8fast_predict')):
         assert_sentence(done, name, "pip install 's8fast[hub]'")
 
 
