@@ -3,6 +3,7 @@ BIN := .venv/bin
 PACKAGE := .venv/.package
 DEVELOPMENT := .venv/.development
 NEWEST := .venv-newest
+EXTRAS := .venv-extras
 PIP := -m pip install --quiet --disable-pip-version-check
 TWO := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1# two processes at a time, one thread each: that fits two cores
 DEMO_FLAGS := --epochs 2 --bs 12 --lr_max 1e-3 --pad 2 --cutout 0
@@ -13,7 +14,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow newest bench sync notebooks export readme clean
+.PHONY: help demo test slow extras newest bench sync notebooks export readme clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\): .*##/\1\t/p' Makefile | expand -t 12
@@ -25,9 +26,15 @@ demo: $(or $(wildcard $(DEVELOPMENT)),$(PACKAGE))  ## train on the embedded digi
 test: sync notebooks  ## sync, notebooks, and every test that is not marked slow
 	$(TWO) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 -m 'not slow' tests
 
-slow: $(DEVELOPMENT)  ## the tests that are marked slow, and many short runs in one process
-	$(TWO) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 -m slow tests
+slow: $(DEVELOPMENT) extras  ## the tests that are marked slow, those of extras, and many short runs in one process
+	$(TWO) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15 -m slow --ignore tests/extras tests
 	$(BIN)/python bench/soak.py --runs 40
+
+extras:  ## the page in a browser, and loggers, in an environment of their own: gradio wants an older Pillow
+	@echo "Installing the extras into $(EXTRAS); the first time takes some minutes."
+	@$(EXTRAS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(EXTRAS)
+	$(EXTRAS)/bin/python $(PIP) -e '.[app,hub,tensorboard,wandb]' playwright pytest
+	$(EXTRAS)/bin/python -m pytest --durations 5 tests/extras
 
 newest: $(LIGHT)  ## the commands' tests with the versions that a user gets today, and some notebooks by nbdev 3
 	@echo "Installing the newest versions into $(NEWEST); the first time takes some minutes."
@@ -60,7 +67,7 @@ readme: $(DEVELOPMENT)  ## nbs/index.ipynb -> README.md
 	$(BIN)/python tools/make_readme.py
 
 clean:  ## remove the environments and what was built; runs/ stays
-	rm -rf .venv $(NEWEST) build dist *.egg-info .pytest_cache .hypothesis _docs _proc
+	rm -rf .venv $(NEWEST) $(EXTRAS) build dist *.egg-info .pytest_cache .hypothesis _docs _proc
 
 # Each environment is made when it is missing, and brought up to date when the requirements change.
 $(PACKAGE): settings.ini setup.py pyproject.toml
