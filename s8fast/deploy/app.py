@@ -128,7 +128,8 @@ def _try_it(gr, net, names, examples):
     "The first tab: what is given on the left, what the network makes of it on the right."
     with gr.Row():
         with gr.Column():
-            given = _upload(gr)(sources=['upload', 'webcam', 'clipboard'], label='Your image', height=SIDE)
+            given = gr.Image(sources=['upload', 'webcam', 'clipboard'], label='Your image', height=SIDE)
+            given.preprocess = lambda payload: payload.path if payload else None  # gradio's own would decode it
             fit = gr.Radio(list(FITS), value='crop', label='An image that is not square')
             gallery = gr.Gallery(examples, columns=5, rows=2, allow_preview=False, height=GALLERY, object_fit='cover',
                                  buttons=[], elem_id='examples', label='Or one of these')
@@ -158,13 +159,6 @@ def _try_it(gr, net, names, examples):
     which.input(look_for, [image, which], cam, **one_at_a_time)
     gallery.select(take, None, given, **one_at_a_time)
 
-def _upload(gr):
-    "gradio's image, which hands the path of what was uploaded on without opening it."
-    class Upload(gr.Image):
-        is_template = True
-        def preprocess(self, payload): return payload.path if payload else None
-    return Upload
-
 # %% ../../nbs/61_deploy.app.ipynb #194843f7
 _CSS = '#examples .grid-container {grid-template-columns: repeat(5, minmax(0, 1fr)) !important}'
 
@@ -190,7 +184,8 @@ def _serve(page, host, port, share):
         _, address, public = page.launch(
             server_name=host, server_port=port, share=share, prevent_thread_lock=True,
             quiet=True, css=_CSS, max_file_size=MAX_UPLOAD, footer_links=[], ssr_mode=False, pwa=False,
-            mcp_server=False, theme=gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']))
+            mcp_server=False,
+            theme=gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']))
         print(f'The page is at {public or address} until Ctrl-C.', flush=True)
         threading.Event().wait()
     except OSError as e:

@@ -64,7 +64,8 @@ def model_card(
     return pages.get_template('card.md.jinja').render(
         front_matter=front_matter(trained, name, licence), title=as_markdown(name.split('/')[1]), name=name,
         model=model, home=home_page(), classes=[as_markdown(o) for o in data['vocab']], n_parameters=n_parameters,
-        test=test, images=as_markdown(data['name']), edition=as_markdown(data['edition']), data=data, recipe=record['recipe'],
-        chosen=record['chosen'], device=as_markdown(record['device']['name']), temperature=trained.temperature,
+        test=test, images=as_markdown(data['name']), edition=as_markdown(data['edition']), data=data,
+        recipe=record['recipe'], chosen=record['chosen'], device=as_markdown(record['device']['name']),
+        temperature=trained.temperature,
         temperature_from=as_markdown(trained.temperature_from), pictures=pictures,
         per_class=[(as_markdown(o), figures) for o, figures in test['per_class'].items()])

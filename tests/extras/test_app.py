@@ -135,6 +135,11 @@ def test_a_port_that_is_taken(app, final_run, run_command):
     assert done.returncode == 2 and f'Port {app.port} is taken: give another --port.' in done.stderr, done.stderr
 
 
+def test_cuda_that_is_not_there(final_run, run_command):
+    done = run_command('s8fast_app', final_run.folder, '--device', 'cuda:7')
+    assert done.returncode == 2 and 'cuda:7' in done.stderr and 'Traceback' not in done.stderr, done.stderr
+
+
 def test_nothing_is_left(final_run, tmp_path, browser, photo):
     "After Ctrl-C what was uploaded is gone."
     (tmp_path/'tmp').mkdir()

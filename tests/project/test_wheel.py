@@ -78,9 +78,12 @@ def test_requirements_are_those_of_settings(wheel):
     cfg = settings()
     lines = Parser().parsestr(metadata(wheel, 'METADATA')).get_all('Requires-Dist')
     lines = [re.sub(r'[\s"\']', '', line) for line in lines]
-    dev = [line for line in lines if 'extra==dev' in line.partition(';')[2]]
-    user = [line for line in lines if line not in dev]
-    for found, key in ((user, 'requirements'), (dev, 'dev_requirements')):
+    keys = {key.removesuffix('_requirements'): key for key in cfg if key.endswith('_requirements')}
+    assert {'dev', 'export', 'hub', 'app', 'tensorboard', 'wandb'} == set(keys)
+    by_extra = {'requirements': [line for line in lines if 'extra==' not in line]}
+    for extra, key in keys.items():
+        by_extra[key] = [line for line in lines if f'extra=={extra}' in line.partition(';')[2]]
+    for key, found in by_extra.items():
         assert names(found) == names(cfg[key].split()) and pins(found) == pins(cfg[key].split())
 
 
