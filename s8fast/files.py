@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from .errors import S8FastError, reason
+from .errors import Busy, S8FastError, reason
 
 # %% ../nbs/01_files.ipynb #e342e99f
 def write_whole(
@@ -150,16 +150,16 @@ def _is_held(path, holder):
     where = Path(path).parent.parent
     try: named = holder or os.path.getsize(path) > 0
     except OSError: named = False
-    if not named: return S8FastError(f'Another run is at work in {where}: wait until it ends, or stop it.')
+    if not named: return Busy(f'Another run is at work in {where}: wait until it ends, or stop it.')
     who = holder or 'the process that is named in it'
-    return S8FastError(f'Another run is at work in {where}: {path} is held by {who}. Wait until it ends, or remove '
-                       'that file where it has ended.')
+    return Busy(f'Another run is at work in {where}: {path} is held by {who}. Wait until it ends, or remove '
+                'that file where it has ended.')
 
 @contextmanager
 def hold(
     path,  # the lock file, in a folder that exists
 ):
-    "`with hold(path):` locks `path` while the block runs. Raises `S8FastError` when it is locked already."
+    "`with hold(path):` locks `path` while the block runs. Raises `Busy` when it is locked already, or `S8FastError`."
     lock = FileLock(path)
     try: lock.acquire(timeout=0)
     except Timeout as e: raise _is_held(path, getattr(e, 'holder', None)) from None
