@@ -109,12 +109,12 @@ def _resume(args):
 def s8fast_study(argv=None):
     "Train a recipe and variations of it with the same seeds, and compare them in pairs."
     parser = Parser('s8fast_study', s8fast_study.__doc__, 'STUDY.toml --seeds LIST [options]')
-    parser.add_argument('study', metavar='STUDY.toml', help='[base] has the choices of all runs, each [arms.NAME] those '
-                                                            'that differ')
+    parser.add_argument('study', metavar='STUDY.toml', help='[base] has the choices of all runs, each [arms.NAME] '
+                                                            'those that differ')
     parser.add_argument('--seeds', required=True, metavar='LIST', help='seeds of every arm, such as 0-4 or 0,3,7')
     parser.add_argument('--data', metavar='DIR', help=_DATA_HELP)
-    parser.add_argument('--out', metavar='DIR', help="folder to make, or to go on with (default: studies/ and the file's "
-                                                     'name)')
+    parser.add_argument('--out', metavar='DIR', help='folder to make, or to go on with (default: studies/ and the '
+                                                     'name of the file)')
     parser.add_argument('--test', action='store_true', help='figures of the test images, not of the validation images; '
                                                             'no arm can be added afterwards')
     parser.add_argument('--dry_run', action='store_true', help='say how many runs there are to do, and how long they '

@@ -9,7 +9,7 @@ __all__ = ['s8fast_predict', 's8fast_export', 's8fast_publish', 's8fast_app']
 import sys
 
 from .command import command
-from .errors import S8FastError
+from .errors import S8FastError, printable
 from .options import Parser
 from .recipe import AUTO
 
@@ -37,8 +37,9 @@ def s8fast_predict(argv=None):
     net, failed = load_network(args.run, args.device), []
     def fail(sentence):
         failed.append(sentence)
-        print(f's8fast_predict: {sentence}', file=sys.stderr, flush=True)
-    about = _ONE_OF_THEM.format(len(net.vocab), ', '.join(net.vocab)) + (_AS_TRAINED if not net.temperature else '')
+        print(f's8fast_predict: {printable(sentence)}', file=sys.stderr, flush=True)
+    about = _ONE_OF_THEM.format(len(net.vocab), printable(', '.join(net.vocab)))
+    if not net.temperature: about += _AS_TRAINED
     print(about, file=sys.stderr, flush=True)
     n = show_all(predict_files(net, args.files, args.fit, fail), net, args.json, args.csv, args.gradcam)
     if failed: raise S8FastError(f'{len(failed)} of {n + len(failed)} files or folders could not be read.')
@@ -77,12 +78,16 @@ def s8fast_publish(argv=None):
                                                          'nothing')
     parser.add_argument('--private', action='store_true', help='a repository that only its owner sees')
     parser.add_argument('--space', action='store_true', help='a Space, which runs the page of s8fast_app, instead')
-    parser.add_argument('--licence', default='apache-2.0', metavar='ID', help='of the weights, as the Hub calls it')
+    parser.add_argument('--licence', metavar='ID', help='of the weights, as the Hub calls it (default: apache-2.0; '
+                                                        'to be given for hub:OWNER/NAME)')
     args = parser.parse_args(argv)
-    from s8fast.deploy.publish import publish
+    from s8fast.deploy.publish import DEFAULT_LICENCE, publish
+    if args.space and args.licence: raise S8FastError('--licence plays no part with --space: leave it out.')
+    if args.dry_run is not None and args.private:
+        raise S8FastError('--private plays no part with --dry_run, which sends nothing: leave it out.')
     where = publish(args.run, args.name, args.dry_run, args.private, args.space, args.licence)
-    print(f'written, not sent: {where}' if args.dry_run else f'published: {where}')
-    if not args.space: print(f'licence of the weights: {args.licence}')
+    print(f'written, not sent: {where}' if args.dry_run is not None else f'published: {where}')
+    if not args.space: print(f'licence of the weights: {args.licence or DEFAULT_LICENCE}')
 
 # %% ../nbs/68_cli_deploy.ipynb #c4820af6
 @command

@@ -12,7 +12,7 @@ import warnings
 from contextlib import suppress
 from functools import partial, wraps
 
-from .errors import S8FastError, machine_fault, reason
+from .errors import S8FastError, machine_fault, printable, reason
 from .figures import in_notebook
 
 # %% ../nbs/66_command.ipynb #47ac23fe
@@ -30,7 +30,7 @@ def _use_files_for_pictures():
 
 def _warn_in_a_line(name, message, *where):
     "A warning as one line, without the source line that Python shows."
-    print(f'{name}: warning: {reason(message)}', file=sys.stderr)
+    print(f'{name}: warning: {printable(reason(message))}', file=sys.stderr)
 
 # %% ../nbs/66_command.ipynb #ce6798a5
 def command(f):
@@ -54,5 +54,6 @@ def command(f):
     return run
 
 def _leave(f, message, status):
-    with suppress(OSError): print(f'{f.__name__}: {message}', file=sys.stderr)  # its terminal may be closed
+    with suppress(OSError):  # its terminal may be closed
+        print(f'{f.__name__}: {printable(str(message))}', file=sys.stderr)
     raise SystemExit(status) from None

@@ -11,6 +11,7 @@ from importlib.metadata import metadata
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..errors import printable
 from ..models.zoo import get_network
 from ..runs.trained import find_trained
 
@@ -43,7 +44,7 @@ def as_markdown(
     text,  # such as the name of a class
 ):
     "The text on one line, with what Markdown would take for its own escaped."
-    return re.sub(r'([\\`*_{}\[\]<>#|~&])', r'\\\1', _line(text))
+    return re.sub(r'([\\`*_{}\[\]<>#|~&])', r'\\\1', printable(_line(text))).replace('://', '\\://')
 
 def home_page():
     "The address of the project."
@@ -65,7 +66,8 @@ def model_card(
         front_matter=front_matter(trained, name, licence), title=as_markdown(name.split('/')[1]), name=name,
         model=model, home=home_page(), classes=[as_markdown(o) for o in data['vocab']], n_parameters=n_parameters,
         test=test, images=as_markdown(data['name']), edition=as_markdown(data['edition']), data=data,
-        recipe=record['recipe'], chosen=record['chosen'], device=as_markdown(record['device']['name']),
+        recipe=record['recipe'], chosen=record['chosen'], precision=as_markdown(record['chosen']['precision']),
+        device=as_markdown(record['device']['name']),
         temperature=trained.temperature,
         temperature_from=as_markdown(trained.temperature_from), pictures=pictures,
         per_class=[(as_markdown(o), figures) for o, figures in test['per_class'].items()])

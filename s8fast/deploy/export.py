@@ -71,7 +71,7 @@ def export_network(
     file = check_export(file, to, quantize)
     trained = find_trained(run)
     data = _images_at_hand(trained, data, quantize)
-    graph = ImagesToProbs(load_network(run, 'cpu', winograd=False)).eval()
+    graph = ImagesToProbs(load_network(trained, 'cpu', winograd=False)).eval()
     images = images_to_compare(data)
     probs, facts = run_graph(graph, images), facts_of(trained)
     if to == 'pt2': same, quantized = _write_pt2(file, graph, facts, images, probs), None

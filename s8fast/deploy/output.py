@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .predict import shown_name
-from ..errors import S8FastError, machine_fault
+from ..errors import S8FastError, machine_fault, printable
 from ..figures import as_text, save_figure, subplots
 from ..files import write_whole
 from ..interpret.gradcam import GradCAM, cam_layer
@@ -37,8 +36,8 @@ def as_line(
     vocab,      # class names
 ):
     "One line of text: the file and its three most probable classes."
-    classes = ', '.join(f'{name} {p:.1%}' for name, p in ranked(predicted.probs, vocab))
-    return f'{shown_name(predicted.name)}: {classes}'
+    classes = ', '.join(f'{printable(name)} {p:.1%}' for name, p in ranked(predicted.probs, vocab))
+    return f'{printable(predicted.name)}: {classes}'
 
 def as_object(
     predicted,  # a `Predicted`

@@ -62,6 +62,7 @@ def _data_rows(data):
     return [('data', f'{data["name"]} ({data["edition"]})'), ('fingerprint', data['fingerprint'][:16]),
             ('images', f'{data["n_train"]:,} training, some of them held out for validation, {data["n_test"]:,} test')]
 
+# %% ../../nbs/56_interpret.study.ipynb #d463f7f6
 def _arms_section(summary, what):
     "A row for each arm, and the picture of the differences where there are any."
     rows = []

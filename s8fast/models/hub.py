@@ -11,7 +11,7 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import S8FastError, need_extra
+from ..errors import S8FastError, need_extra, reason
 from .pretrained import NetworkFiles, network_from
 
 # %% ../../nbs/20_models.hub.ipynb #8e5bb5bf
@@ -42,6 +42,7 @@ def hub_error(
 ):
     "The `S8FastError` that says the same; None for an exception of another kind."
     from huggingface_hub import errors
+    if not isinstance(e, errors.HTTPError) and isinstance(e.__cause__, errors.HTTPError): e = e.__cause__
     if isinstance(e, errors.GatedRepoError):
         return S8FastError(f'{name} asks for its conditions to be accepted: do so on its page, then log in with '
                            '"hf auth login".')
@@ -52,12 +53,18 @@ def hub_error(
     if isinstance(e, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
         return S8FastError(f'The Hub shows no {name}: see to its name; a private one wants "hf auth login".')
     if isinstance(e, errors.HfHubHTTPError) and status:
-        return S8FastError(f'The Hub answered with status {status} about {name}: try again later.')
+        why = reason(getattr(e, 'server_message', None) or 'it does not say why').rstrip('.')
+        if status == 429 or status >= 500:
+            return S8FastError(f'The Hub answered with status {status} about {name}: try again later.')
+        return S8FastError(f'The Hub refused what {name} is asked for (status {status}: {why}).')
     if isinstance(e, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)):
-        return S8FastError(f'{name} is not in the cache, and the Hub may not be asked or cannot be reached: try again '
-                           'with a network.')
+        return S8FastError(f'The Hub may not be asked or cannot be reached, and {name} was not fetched before: try '
+                           'again with a network.')
     if isinstance(e, (errors.HTTPError, ConnectionError, TimeoutError)):
         return S8FastError(f'The Hub cannot be reached about {name} ({type(e).__name__}): try again later.')
+    if isinstance(e, (ValueError, RuntimeError)) or isinstance(e, OSError) and e.errno is None:
+        return S8FastError(f'The answer of the Hub about {name} is of no use ({type(e).__name__}): see whether a proxy '
+                           'or a sign-in page answers in its place.')
     return None
 
 @contextmanager

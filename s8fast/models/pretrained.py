@@ -25,7 +25,7 @@ from .zoo import get_network
 
 # %% ../../nbs/19_models.pretrained.ipynb #ba8d155e
 VERSION = 1
-_Channels = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=3, max_length=3)]
+_Channels = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)]
 
 class Facts(TypedDict):
     "The content of the JSON file."
@@ -33,7 +33,7 @@ class Facts(TypedDict):
     model: str                                                      # a key of `MODELS`
     vocab: Annotated[list[str], Field(min_length=2, max_length=10_000)]  # class names
     stats: Annotated[list[_Channels], Field(min_length=2, max_length=2)]  # mean and standard deviation per channel
-    temperature: Annotated[float, Field(gt=0)] | None  # what the logits are divided by before the softmax
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] | None  # what the logits are divided by before the softmax
     temperature_from: str                              # on whose images it was fitted
     dtype: Literal['float16', 'float32']               # of the weights
     weights: str                                       # SHA-256 of the safetensors file
@@ -56,7 +56,9 @@ def read_facts(
     Raises `S8FastError` when a file is missing or damaged."""
     try:
         facts = read_json(files.facts, Facts, VERSION)
-        if min(facts['stats'][1]) <= 0: raise S8FastError(f'{files.facts} is damaged (stats): {files.remedy}.')
+        if min(facts['stats'][1]) < 1e-6: raise S8FastError(f'{files.facts} is damaged (stats): {files.remedy}.')
+        if len({*facts['vocab']}) < len(facts['vocab']):
+            raise S8FastError(f'{files.facts} has a class twice (vocab): {files.remedy}.')
         if file_digest(files.weights) == facts['weights']: return facts
     except S8FastError as e:
         raise S8FastError(str(e).replace('restore it, or train again', files.remedy)) from e

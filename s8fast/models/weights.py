@@ -69,4 +69,5 @@ def _read_state(path, wanted, device, half):
     for name, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f'{name} has nan or infinite values')
+        if name.endswith('running_var') and (tensor < 0).any(): raise ValueError(f'{name} has negative variances')
     return state

@@ -47,7 +47,8 @@ def _recipe_here(trained, device):
         recipe = recipe_of(trained.record)
         there = torch.device(chosen['device'])
     except (S8FastError, RuntimeError) as e:
-        where = trained.name if trained.is_pretrained else os.path.join(trained.name, 'recipe.json')
+        if trained.is_pretrained: raise S8FastError(f'The recipe of {trained.name} is none ({e}).') from e
+        where = os.path.join(trained.name, 'recipe.json')
         raise S8FastError(f'{where} is not the recipe of a run ({e}): restore it, or train again.') from e
     precision, winograd = chosen['precision'], chosen['winograd'] == 'used'
     if there.type != device.type or is_emulated(precision, device):

@@ -7,6 +7,7 @@ __all__ = ['BEGUN', 'STATE', 'FAILED', 'IN_MEMORY', 'Begun', 'Kept', 'run_state'
 
 # %% ../../nbs/35_runs.folder.ipynb #b1b228f7
 import os
+import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -198,4 +199,5 @@ def make_out(
     out,  # a folder that `open_run` has opened
 ):
     "Remove the files of an earlier run; others stay. Raises `S8FastError`."
+    shutil.rmtree(out/'tensorboard', ignore_errors=True)  # what a logger kept of it
     for name in (STATE, *RUN_FILES): remove(out/name, *out.glob(f'{name}.*.tmp'))  # .tmp: of a process that was killed

@@ -56,6 +56,7 @@ def read_study(
                 raise S8FastError(f'{where} in {path} has the same choices as {other!r}: change one, or take it out.')
     return found
 
+# %% ../../nbs/45_runs.study.ipynb #a0d5f786
 def _parse(path):
     "The content of a TOML file. Raises `S8FastError`."
     try:
@@ -108,6 +109,7 @@ class StudySummary(TypedDict):
 
 STUDY_VERSION = 1
 
+# %% ../../nbs/45_runs.study.ipynb #dcfa4cc4
 def read_study_summary(
     out,  # a study's folder
 ):
@@ -178,6 +180,7 @@ def run_study(
     log(study_table(summary))
     return summary
 
+# %% ../../nbs/45_runs.study.ipynb #1f3314c7
 def _check(study, out, test):
     "The part of the data that figures are of. Raises `S8FastError` when the study can't be run into `out`."
     check_out(out/BASE/'seed0', force=True)

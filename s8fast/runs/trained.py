@@ -83,6 +83,7 @@ def _from_files(files):
     try:
         record = TypeAdapter(Record).validate_python(upgrade_record(facts['record']), strict=True)
         test = TypeAdapter(Figures).validate_python(facts['test'], strict=True)
+        recipe_of(record)
         if (record['recipe']['model'], record['data']['vocab']) != (facts['model'], facts['vocab']): raise ValueError
     except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise S8FastError(f'The recipe of {files.name} is damaged: {files.remedy}.') from e
@@ -91,12 +92,12 @@ def _from_files(files):
 
 # %% ../../nbs/46_runs.trained.ipynb #b3e777d1
 def load_network(
-    run,            # a run folder, or `pretrained:` or `hub:` and a name
+    run,            # a run folder, or `pretrained:` or `hub:` and a name; or a `Trained`
     device='auto',  # where to compute
     winograd=True,  # on a CPU: with Winograd's convolutions, where the run was allowed to use them
 ):
     "The `TrainedNetwork` of a run. Raises `S8FastError` when it is missing or damaged."
-    trained, device = find_trained(run), pick_device(device)
+    trained, device = run if isinstance(run, Trained) else find_trained(run), pick_device(device)
     data, recipe = trained.record['data'], recipe_of(trained.record)
     model = get_network(recipe.model).make(len(data['vocab'])).to(device).eval()
     trained.load(model, device)

@@ -32,7 +32,7 @@ def logging_to(
         yield [_tensorboard_callback(Path(out).expanduser()/'tensorboard')]
     elif name == 'wandb':
         need_extra(name, name)
-        with _wandb_run(out, recipe): yield [_wandb_callback()]
+        with _wandb_ended(): yield [_wandb_callback(out, recipe)]
     else: raise S8FastError(f'log={name!r} is unknown: give {" or ".join(LOGGERS)}.')
 
 # %% ../../nbs/33_training.loggers.ipynb #82b8dfc3
@@ -48,11 +48,11 @@ def _tensorboard_callback(folder):
     return TensorBoard(folder, trace_model=False, log_preds=False)
 
 @contextmanager
-def _wandb_run(out, recipe):
-    "A run of wandb, which is ended whatever happens."
+def _wandb_ended():
+    "See that there is a login where one is needed; what was begun inside is ended whatever happens."
     import wandb
-    try: wandb.init(project=os.environ.get('WANDB_PROJECT', 's8fast'), name=Path(out).name,
-                    config=asdict(recipe))
+    try:
+        if os.environ.get('WANDB_MODE', 'online') == 'online': wandb.login()
     except (wandb.Error, TimeoutError) as e:
         raise S8FastError(f'wandb does not begin ({reason(e).rstrip(".")}): log in with "wandb login", or set '
                           'WANDB_MODE=offline.') from e
@@ -60,13 +60,18 @@ def _wandb_run(out, recipe):
     try:
         yield
         failed = False
-    finally: wandb.finish(exit_code=int(failed))
+    finally:
+        if wandb.run: wandb.finish(exit_code=int(failed))
 
-def _wandb_callback():
+def _wandb_callback(out, recipe):
     "fastai's, which would also log the arguments of every object that the Learner has; the recipe says more."
+    import wandb
     from fastai.callback.wandb import WandbCallback
     class Wandb(WandbCallback):
         def before_fit(self):
+            if not wandb.run:
+                wandb.init(project=os.environ.get('WANDB_PROJECT', 's8fast'), name=Path(out).name,
+                           config=asdict(recipe))
             self.learn.gather_args = dict
             try: super().before_fit()
             finally: del self.learn.gather_args

@@ -71,12 +71,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def info(self, body, kind, name, revision=None):
         files = self.hub.repositories.get(name)
-        if files is None or self.hub.private.get(name): return self.answer({}, 404, {'X-Error-Code': 'RepoNotFound'})
+        is_private = self.hub.private.get(name, False)
+        may_read = not is_private or self.headers.get('Authorization') == f'Bearer {TOKEN}'
+        if files is None or not may_read: return self.answer({}, 404, {'X-Error-Code': 'RepoNotFound'})
         if revision not in (None, 'main', self.hub.commit(name)):
             return self.answer({}, 404, {'X-Error-Code': 'RevisionNotFound'})
         sizes = {file: len(content) for file, content in files.items()} | self.hub.sizes
         siblings = [dict(rfilename=file, size=sizes[file]) for file in files]
-        self.answer(dict(id=name, sha=self.hub.commit(name), siblings=siblings, private=False, tags=[]))
+        self.answer(dict(id=name, sha=self.hub.commit(name), siblings=siblings, private=is_private, tags=[]))
 
     def resolve(self, body, name, revision, file):
         content = self.hub.repositories.get(name, {}).get(file)
@@ -91,9 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = json.loads(body)
         name = f'{wanted["organization"]}/{wanted["name"]}'
         status = 409 if name in self.hub.repositories else 200
-        self.hub.repositories.setdefault(name, {})
-        self.hub.kinds[name] = wanted.get('type', 'model')
-        self.hub.private[name] = bool(wanted.get('private')) or wanted.get('visibility') == 'private'
+        if status == 200:  # one that is there stays as it is
+            self.hub.repositories[name] = {}
+            self.hub.kinds[name] = wanted.get('type', 'model')
+            self.hub.private[name] = bool(wanted.get('private')) or wanted.get('visibility') == 'private'
         self.answer({'url': f'{self.hub.address}/{name}'}, status)
 
     def preupload(self, body, kind, name, revision):
@@ -124,14 +127,16 @@ class _Handler(BaseHTTPRequestHandler):
         commit = self.hub.commit(name)
         self.answer({'success': True, 'commitOid': commit, 'commitUrl': f'{self.hub.address}/{name}/commit/{commit}'})
 
-    def yes(self, body): self.answer({'errors': [], 'warnings': []})
+    def validate(self, body):
+        if 'license: mitt' not in json.loads(body)['content']: return self.answer({'errors': [], 'warnings': []})
+        self.answer({'errors': [{'message': '"license" must be one of [apache-2.0, ...]'}], 'warnings': []}, 400)
 
     NAME = r'([\w.-]+/[\w.-]+)'
     ROUTES = (
         ('GET', rf'/api/(models|spaces)/{NAME}(?:/revision/(.+))?', info),
         ('GET', rf'/{NAME}/resolve/([^/]+)/(.+)', resolve),
         ('POST', r'/api/repos/create', create),
-        ('POST', r'/api/validate-yaml', yes),
+        ('POST', r'/api/validate-yaml', validate),
         ('POST', rf'/api/(models|spaces)/{NAME}/preupload/(.+)', preupload),
         ('POST', rf'/(?:spaces/)?{NAME}\.git/info/lfs/objects/batch', batch),
         ('PUT', r'/lfs/(\w+)', store),

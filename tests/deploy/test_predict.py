@@ -219,6 +219,19 @@ def test_a_run_on_digits(predict, digits_run, tmp_path):
     assert '(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)' in done.stderr and len(lines_of(done)) == 1
 
 
+def test_odd_class_names(predict, tmp_path):
+    "They come from folders and from strangers: none reaches the terminal as it is."
+    few = short_runs.few_digits(150, 40)
+    odd = replace(few, train_labels=few.train_labels % 3, test_labels=few.test_labels % 3,
+                  vocab=('\x1b[31mred', 'line\nbreak', '\u202eevil'))
+    recipe = make_recipe('ultimus', epochs=1, bs=32, lr_max=1e-3, device='cpu', valid_pct=.2)
+    train(recipe, odd, tmp_path/'run', log=lambda line: None)
+    photo().save(tmp_path/'x.png')
+    done = predict(tmp_path/'x.png', run=tmp_path/'run')
+    line, = lines_of(done)
+    assert line.isprintable() and done.stderr.rstrip('\n').isprintable() and 'line\\nbreak' in done.stderr
+
+
 def test_two_classes_are_listed_as_they_are(predict, tmp_path):
     few = short_runs.few_digits(150, 40)
     two = replace(few, train_labels=few.train_labels % 2, test_labels=few.test_labels % 2, vocab=('even', 'odd'))

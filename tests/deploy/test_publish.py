@@ -98,9 +98,14 @@ def test_without_a_network_the_fetched_one_is_taken(publish, hub, call_command, 
     assert_sentence(call_command('s8fast_predict', 'hub:someone/other', 'x.png'), 's8fast_predict', 'cannot be reached')
 
 
-def test_published_twice_and_in_private(publish, hub):
+def test_in_private(publish, hub):
+    "What is private stays so; what everybody sees already is not published to when it should be private."
     assert publish('--private').returncode == publish().returncode == 0
-    assert hub.private[NAME] is False and len(hub.repositories) == 1
+    assert hub.private == {NAME: True}
+    assert publish(name='someone/public').returncode == 0
+    before = hub.commit('someone/public')
+    assert_sentence(publish('--private', name='someone/public'), 's8fast_publish', 'everybody sees it')
+    assert hub.commit('someone/public') == before and hub.private['someone/public'] is False
 
 
 def test_a_space(publish, hub, tmp_path):
@@ -118,7 +123,7 @@ def test_a_space(publish, hub, tmp_path):
 
 def test_an_upload_that_breaks_off(publish, hub, impatient):
     hub.refuses['PUT /lfs/'] = None
-    assert_sentence(publish(), 's8fast_publish', 'nothing of it was published')
+    assert_sentence(publish(), 's8fast_publish', 'did not end')
     assert hub.repositories[NAME] == {}
     hub.refuses.clear()
     assert publish().returncode == 0
@@ -127,7 +132,7 @@ def test_an_upload_that_breaks_off(publish, hub, impatient):
 @pytest.mark.parametrize('beginning', ['POST /api/repos/create', 'POST /api/models', 'PUT /lfs/'])
 def test_a_hub_that_is_out_of_order(publish, hub, impatient, beginning):
     hub.refuses[beginning] = 500
-    assert_sentence(publish(), 's8fast_publish', 'status 500', NAME, 'nothing of it was published')
+    assert_sentence(publish(), 's8fast_publish', 'status 500', NAME, 'did not end')
 
 
 def test_a_wrong_token(publish, hub, monkeypatch):
@@ -145,7 +150,7 @@ def test_no_token(publish, hub, monkeypatch):
 
 def test_nobody_answers(publish, hub, impatient):
     hub.stop()
-    assert_sentence(publish(), 's8fast_publish', 'cannot be reached', 'nothing of it was published')
+    assert_sentence(publish(), 's8fast_publish', 'cannot be reached', 'did not end')
 
 
 @pytest.mark.parametrize('name', ['small-net', 'a/b/c', 'a/b@v1', '../x/y', 'a b/c'])
@@ -165,6 +170,48 @@ def test_a_folder_that_has_something(publish, hub, tmp_path):
 def test_a_run_that_is_none(publish, hub, tmp_path):
     assert_sentence(publish('--dry_run', tmp_path/'x', run=tmp_path), 's8fast_publish', 'is no run folder')
     assert not (tmp_path/'x').exists() and not list(tmp_path.iterdir())
+
+
+def test_options_that_play_no_part(publish, hub, tmp_path):
+    assert_sentence(publish('--space', '--licence', 'mit'), 's8fast_publish', '--licence plays no part')
+    assert_sentence(publish('--private', '--dry_run', tmp_path/'x'), 's8fast_publish', '--private plays no part')
+    assert_sentence(publish('--dry_run', ''), 's8fast_publish', 'No folder was given')
+    assert not hub.asked
+
+
+def test_somebodys_weights_want_their_licence(publish, hub):
+    publish()
+    assert_sentence(publish(run=f'hub:{NAME}', name='someone/else'), 's8fast_publish', 'give the --licence')
+    assert publish('--licence', 'mit', run=f'hub:{NAME}', name='someone/else').returncode == 0
+
+
+def test_a_licence_that_the_hub_does_not_know(publish, hub):
+    "It is asked before anything is made."
+    assert_sentence(publish('--licence', 'mitt'), 's8fast_publish', NAME, 'license')
+    assert not hub.repositories
+
+
+def test_a_token_that_is_none(publish, hub, monkeypatch):
+    monkeypatch.setenv('HF_TOKEN', 'hf_\u00e4')
+    done = publish()
+    assert_sentence(done, 's8fast_publish', 'log in again')
+    assert '\u00e4' not in done.stderr and not hub.asked
+
+
+def test_a_page_in_the_place_of_the_hub(predict, publish, hub, monkeypatch):
+    "As a network answers that wants a sign-in first."
+    publish()
+    from hub_server import _Handler
+    monkeypatch.setattr(_Handler, 'answer', lambda self, *args, **kwargs: _answer_page(self))
+    assert_sentence(predict(), 's8fast_predict', 'is of no use', NAME)
+
+
+def _answer_page(handler):
+    content = b'<html>Sign in</html>'
+    handler.send_response(200)
+    handler.send_header('Content-Length', str(len(content)))
+    handler.end_headers()
+    if handler.command != 'HEAD': handler.wfile.write(content)
 
 
 def test_licences_have_no_line_breaks(publish, hub, tmp_path):
@@ -208,6 +255,11 @@ SPOILT = dict(
     classes=(spoilt(lambda facts: facts['vocab'].pop()), 'is damaged'),
     std=(spoilt(lambda facts: facts['stats'][1].__setitem__(0, 0.)), 'is damaged (stats)'),
     temperature=(spoilt(lambda facts: facts.update(temperature=-1.)), 'is damaged (temperature'),
+    tiny_temperature=(spoilt(lambda facts: facts.update(temperature=5e-324)), 'is damaged (temperature'),
+    tiny_std=(spoilt(lambda facts: facts['stats'][1].__setitem__(0, 1e-300)), 'is damaged (stats)'),
+    large_mean=(spoilt(lambda facts: facts['stats'][0].__setitem__(0, 1e300)), 'is damaged (stats'),
+    class_twice=(spoilt(lambda facts: facts.update(vocab=['same']*10)), 'has a class twice'),
+    choices=(spoilt(lambda facts: facts['record']['recipe'].update(epochs='x')), 'The recipe of hub:'),
     figures=(spoilt(lambda facts: facts['test'].pop('accuracy')), 'is damaged'),
     newer=(spoilt(lambda facts: facts.update(version=99)), 'upgrade s8fast'))
 

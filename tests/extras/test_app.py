@@ -5,10 +5,15 @@ import shutil
 import signal
 import socket
 import subprocess
+from dataclasses import replace
 
 import pytest
+import short_runs
 from helpers import script
 from PIL import Image
+
+from s8fast.recipe import make_recipe
+from s8fast.runs.train import train
 
 pytest.importorskip('gradio', reason="the page needs the extra: pip install -e '.[app]'")
 playwright = pytest.importorskip('playwright.sync_api', reason='the page is tried with playwright')
@@ -33,8 +38,8 @@ class App:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
         self.said = self.process.stdout.readline()
 
-    def stop(self):
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, signum=signal.SIGINT):
+        self.process.send_signal(signum)
         _, err = self.process.communicate(timeout=30)
         return self.process.returncode, err
 
@@ -100,6 +105,28 @@ def test_an_image_goes_in(app, page, photo):
     assert page.faults == [] and all(asked.startswith(here) for asked in page.asked)
 
 
+def test_names_are_text(tmp_path, browser):
+    "Names that come from folders, or from a stranger, are no Markdown and no HTML: nothing is fetched from elsewhere."
+    data = short_runs.few_digits(150, 40)
+    evil = '![p](http://evil.example/p.png) <img src=http://evil.example/q.png>'
+    odd = replace(data, name=evil, train_labels=data.train_labels % 2, test_labels=data.test_labels % 2,
+                  vocab=(evil, 'line\nbreak'))
+    recipe = make_recipe('ultimus', epochs=1, bs=32, lr_max=1e-3, device='cpu', valid_pct=.2)
+    train(recipe, odd, tmp_path/'run', log=lambda line: None)
+    app = App(tmp_path/'run', tmp_path)
+    page, asked = browser.new_page(), []
+    page.on('request', lambda request: asked.append(request.url))
+    page.goto(f'http://127.0.0.1:{app.port}')
+    page.get_by_text('Your image').first.wait_for()
+    page.locator('#examples button img').first.click()
+    source(page, 'cam')
+    page.get_by_role('tab', name='Report').click()
+    page.get_by_text('test images are right').wait_for()
+    page.close()
+    app.stop()
+    assert not [url for url in asked if 'evil' in url]
+
+
 def test_an_example_and_the_report(page, final_run):
     page.locator('#examples button img').nth(3).click()
     source(page, 'cam')
@@ -140,8 +167,9 @@ def test_cuda_that_is_not_there(final_run, run_command):
     assert done.returncode == 2 and 'cuda:7' in done.stderr and 'Traceback' not in done.stderr, done.stderr
 
 
-def test_nothing_is_left(final_run, tmp_path, browser, photo):
-    "After Ctrl-C what was uploaded is gone."
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_nothing_is_left(final_run, tmp_path, browser, photo, signum):
+    "After a signal what was uploaded is gone."
     (tmp_path/'tmp').mkdir()
     app = App(final_run.folder, tmp_path/'tmp')
     assert app.said == f'The page is at http://127.0.0.1:{app.port}/ until Ctrl-C.\n'
@@ -151,8 +179,8 @@ def test_nothing_is_left(final_run, tmp_path, browser, photo):
     source(page, 'cam')
     assert list((tmp_path/'tmp').rglob('photo.jpg'))
     page.close()
-    status, err = app.stop()
-    assert status == 130 and 'Traceback' not in err, err
+    status, err = app.stop(signum)
+    assert status == 128 + signum and 'Traceback' not in err, err
     assert not list((tmp_path/'tmp').glob('s8fast-app-*')) and not list((tmp_path/'tmp').rglob('photo.jpg'))
 
 

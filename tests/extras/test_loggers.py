@@ -9,7 +9,7 @@ FAST = '--model', 'ultimus', *TINY, '--epochs', 2, '--lr_max', 3e-3
 
 
 def test_tensorboard(run_command, png, tmp_path):
-    "The losses of the epochs are those of history.csv, and --force takes the earlier ones away with the run."
+    "The losses of the epochs are those of history.csv; --force takes the earlier ones away with the run."
     reader = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     out = tmp_path/'run'
     for force in ([], ['--force']):
@@ -19,7 +19,7 @@ def test_tensorboard(run_command, png, tmp_path):
     found.Reload()
     with (out/'history.csv').open(newline='') as f: rows = list(csv.DictReader(f))
     losses = [event.value for event in found.Scalars('valid_loss')]
-    assert losses[-2:] == pytest.approx([float(row['valid_loss']) for row in rows], rel=1e-4)
+    assert losses == pytest.approx([float(row['valid_loss']) for row in rows], rel=1e-4)
     assert len(found.Scalars('lr_0')) >= 2
     assert run_command('s8fast_evaluate', out, '--data', png, '--device', 'cpu').returncode == 0
 
@@ -42,6 +42,15 @@ def test_wandb_without_a_login(run_command, png, tmp_path):
     done = run_command('s8fast_train', '--data', png, '--out', tmp_path/'run', *FAST, '--log', 'wandb', env=env)
     assert done.returncode == 2 and 'wandb login' in done.stderr and 'Traceback' not in done.stderr, done.stderr
     assert not (tmp_path/'run').exists()
+
+
+def test_what_is_refused_begins_nothing(run_command, png, tmp_path):
+    pytest.importorskip('wandb')
+    (tmp_path/'run').write_text('a file')
+    env = dict(WANDB_MODE='offline', WANDB_DIR=str(tmp_path), WANDB_SILENT='true')
+    done = run_command('s8fast_train', '--data', png, '--out', tmp_path/'run', *FAST, '--log', 'wandb', env=env)
+    assert done.returncode == 2 and 'is a file, not a folder' in done.stderr, done.stderr
+    assert not (tmp_path/'wandb').exists()
 
 
 def test_one_run_only(call_command):

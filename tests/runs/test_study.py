@@ -81,8 +81,8 @@ def test_a_failed_run_is_counted(study, file, tmp_path):
 def test_stopped_and_gone_on_with(file, png, tmp_path, study):
     "A signal ends it with its status; the same command goes on, and nothing is trained twice."
     command = [script('s8fast_study'), file, '--seeds', '0-1', '--data', png, '--out', tmp_path/'out']
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     while 'epoch' not in (line := process.stdout.readline()): assert line
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
