@@ -29,13 +29,19 @@ def free_port():
         return s.getsockname()[1]
 
 
+def hear_signals():
+    "In the process that is started: whoever runs these tests in the background may have it ignore them."
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP): signal.signal(signum, signal.SIG_DFL)
+
+
 class App:
     "The command in a process of its own."
     def __init__(self, run, tmp, *args):
         self.port, self.tmp = free_port(), tmp
         command = [script('s8fast_app'), str(run), '--port', str(self.port), '--device', 'cpu', *map(str, args)]
         env = {**os.environ, 'TMPDIR': str(tmp), 'HF_HUB_OFFLINE': '1'}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+                                        preexec_fn=hear_signals)
         self.said = self.process.stdout.readline()
 
     def stop(self, signum=signal.SIGINT):
