@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .graph import (
-    FIGURES, Agreement, ImagesToProbs, agreement, facts_of, images_to_compare, run_graph, traced)
+    Agreement, ImagesToProbs, agreement, facts_of, images_to_compare, run_graph, traced)
 from .onnx import N_CALIBRATION, OnnxGraph, need_onnx, to_int8, to_onnx
 from ..errors import S8FastError
 from ..files import write_whole

@@ -94,7 +94,7 @@ def publish(
 ):
     "Publish a trained network on the Hub; returns its address, or the folder. Raises `S8FastError`."
     repository, revision = split_name(name)
-    if licence is None and str(run).startswith(HUB):
+    if licence is None and not space and str(run).startswith(HUB):
         raise S8FastError(f'The weights of {run} are somebody\'s: give the --licence that they are under.')
     licence = DEFAULT_LICENCE if licence is None else licence
     if not re.fullmatch(r'[\w.-]+', licence):

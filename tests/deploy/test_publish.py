@@ -183,6 +183,8 @@ def test_somebodys_weights_want_their_licence(publish, hub):
     publish()
     assert_sentence(publish(run=f'hub:{NAME}', name='someone/else'), 's8fast_publish', 'give the --licence')
     assert publish('--licence', 'mit', run=f'hub:{NAME}', name='someone/else').returncode == 0
+    assert publish('--space', run=f'hub:{NAME}', name='someone/page').returncode == 0  # which holds no weights
+    assert f'hub:{NAME}' in hub.repositories['someone/page']['app.py'].decode()
 
 
 def test_a_licence_that_the_hub_does_not_know(publish, hub):
