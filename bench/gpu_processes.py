@@ -8,7 +8,7 @@ from s8fast.errors import S8FastError
 TAIL = 4000  # characters of an output that are kept
 NONE_COLLECTED = 5  # pytest's exit status
 AT_ONCE = 1, 2, 4
-SECONDS_OF_RUN = 60  # with the start of its process
+SECONDS_OF_RUN = 60  # with the start of its process; each further one adds a third
 READ = 'import ast, sys; ast.parse(open(sys.argv[1]).read())'
 
 
@@ -73,4 +73,4 @@ def together(kit, file):
     "The units of this phase."
     for n in AT_ONCE[:1] if kit.rehearse else AT_ONCE:
         name = f'{n} at a time'
-        yield Unit(name, name, SECONDS_OF_RUN*n, lambda n=n: run_together(kit, n), line_of_together)
+        yield Unit(name, name, SECONDS_OF_RUN*(n + 2)/3, lambda n=n: run_together(kit, n), line_of_together)

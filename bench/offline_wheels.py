@@ -114,7 +114,7 @@ def main():
     parser.add_argument('--there', nargs='+', default=[], metavar='NAME',
                         help='packages that the machine has too, such as opencv-python-headless')
     parser.add_argument('--also', nargs='+', default=[], metavar='NAME',
-                        help='packages to bring too, such as pytest or nbdev==2.4.14')
+                        help='packages to bring too, such as nbdev==2.4.14, torchinfo, pytest')
     args = parser.parse_args()
     there = [*THERE, *args.there]
     wanted = [*requirements(), *args.also]

@@ -28,7 +28,7 @@ class _SmoothLoss(AvgSmoothLoss):
 
     def accumulate(self, learn):
         self.count += 1
-        loss = learn.loss.detach().as_subclass(torch.Tensor).float().mean()
+        loss = learn.loss.detach().as_subclass(torch.Tensor).float().mean().to(self.device)
         self.val = torch.lerp(loss, self.val, self.beta)
 
 

@@ -1,4 +1,6 @@
 "Between an epoch's first and last training step nothing asks the device for a value: on a GPU that would wait for it."
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -10,6 +12,7 @@ from s8fast.training.history import History
 from s8fast.training.learner import get_learner, quiet_unless_interactive
 from s8fast.training.nonfinite import StopOnNonFinite
 from s8fast.training.one_cycle import fit_one_cycle
+from s8fast.training.recorder import _SmoothLoss
 
 ASKS = 'item tolist cpu numpy __bool__ __float__ __int__ __index__'.split()
 
@@ -87,3 +90,11 @@ def test_no_step_waits_for_the_gpu(monkeypatch):
     quiet_unless_interactive(learn)
     try: fit_one_cycle(learn, 1, 1e-3, cbs=[Strict(), History()])
     finally: torch.cuda.set_sync_debug_mode('default')
+
+
+def test_a_first_loss_that_is_not_on_the_device():
+    "fastai's loss is a zero on the CPU until a batch was computed; a callback may cancel the first one."
+    mean = _SmoothLoss(torch.device('meta'))
+    mean.reset()
+    mean.accumulate(SimpleNamespace(loss=torch.tensor(0.)))
+    assert mean.val.device.type == 'meta'
