@@ -66,6 +66,24 @@ def s8fast_train(argv=None):
     out = _resume(args) if args.resume else _train(args)
     if out is not None and not args.no_report: _report(out, args)
 
+def _train(args):
+    "Train, or train several seeds; returns the folder."
+    recipe, winograd = recipe_from(args)
+    if args.winograd is not None: winograd = args.winograd == '1'
+    out = args.out or 'runs/run'
+    if args.seeds is None:
+        from s8fast.runs.train import train
+        from s8fast.training.loggers import logging_to
+        with logging_to(args.log, out, recipe) as cbs:
+            train(recipe, args.data, out, args.force, checkpoint_minutes=args.checkpoint_minutes, winograd=winograd,
+                  temperature_of=args.temperature_of, cbs=cbs, sync_bn=args.sync_bn)
+    else:
+        from s8fast.runs.seeds import parse_seeds, train_seeds
+        train_seeds(recipe, parse_seeds(args.seeds), args.data, out, args.force,
+                    checkpoint_minutes=args.checkpoint_minutes, winograd=winograd, temperature_of=args.temperature_of)
+    return out
+
+# %% ../nbs/70_cli.ipynb #ce8c545a
 def _start(args, argv):
     "Start the processes that were asked for. Raises `SystemExit` with the status with which they end."
     from s8fast.runs.folder import Run
@@ -84,29 +102,12 @@ def _report(out, args):
         raise Interrupted(f'Interrupted in the report: the training is finished, s8fast_report {out} writes the '
                           'report.', getattr(e, 'signum', 2)) from None
 
-def _train(args):
-    "Train, or train several seeds; returns the folder."
-    recipe, winograd = recipe_from(args)
-    if args.winograd is not None: winograd = args.winograd == '1'
-    out = args.out or 'runs/run'
-    if args.seeds is None:
-        from s8fast.runs.train import train
-        from s8fast.training.loggers import logging_to
-        with logging_to(args.log, out, recipe) as cbs:
-            train(recipe, args.data, out, args.force, checkpoint_minutes=args.checkpoint_minutes, winograd=winograd,
-                  temperature_of=args.temperature_of, cbs=cbs, sync_bn=args.sync_bn)
-    else:
-        from s8fast.runs.seeds import parse_seeds, train_seeds
-        train_seeds(recipe, parse_seeds(args.seeds), args.data, out, args.force,
-                    checkpoint_minutes=args.checkpoint_minutes, winograd=winograd, temperature_of=args.temperature_of)
-    return out
-
 # %% ../nbs/70_cli.ipynb #d24626d0
 def _resume(args):
     "Go on with a run; returns its folder where a report is to be written, else None."
     given = given_choices(args)
-    others = dict(sync_bn=args.sync_bn, out=args.out, force=args.force, recipe=args.recipe, seeds=args.seeds, winograd=args.winograd,
-                  temperature_of=args.temperature_of, preset=getattr(args, 'preset', None))
+    others = dict(out=args.out, force=args.force, recipe=args.recipe, seeds=args.seeds, winograd=args.winograd,
+                  sync_bn=args.sync_bn, temperature_of=args.temperature_of, preset=getattr(args, 'preset', None))
     other = min((k for k, v in others.items() if v not in (None, False)), default=None)
     if other: raise S8FastError(f'--resume {args.resume} goes on in that folder with its recipe: leave --{other} out.')
     from s8fast.runs.folder import Run

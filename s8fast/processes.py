@@ -33,8 +33,8 @@ def _asking():
 
 # %% ../nbs/04_processes.ipynb #316d8e15
 @dataclass(frozen=True)
-class Processes:
-    "Those that train together. A method that exchanges something has to be called by all of them, in the same order."
+class _Place:
+    "One of several processes that train together."
     rank: int = 0  # number of this one
     size: int = 1  # how many there are
 
@@ -54,6 +54,9 @@ class Processes:
         "The first and the last position, exclusive, of this process's images: whole slices of nearly the same length."
         return n*self.rank//self.size, n*(self.rank + 1)//self.size
 
+# %% ../nbs/04_processes.ipynb #0fb062be
+class Processes(_Place):
+    "Those that train together. A method that exchanges something has to be called by all of them, in the same order."
     def total(self,
         x,  # a tensor; it is changed
     ):

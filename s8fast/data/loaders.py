@@ -117,13 +117,13 @@ class ImageDL(TfmdDL):
         if show: plain_titles(ctxs)
         return shown
 
-# %% ../../nbs/13_data.loaders.ipynb #fbab11c5
+# %% ../../nbs/13_data.loaders.ipynb #a80ba9d3
 def _part(first, n):
     "This process's rows of a batch, one at least, with how many of them count, and the images of the whole batch."
     begin, end = processes().part(n)
     return slice(first + begin, first + max(end, begin + 1)), (end - begin, n)
 
-
+# %% ../../nbs/13_data.loaders.ipynb #fbab11c5
 class BatchDL(ImageDL):
     "A fastai `DataLoader` over the items of `cifar10_block` that makes whole batches on its device."
     def __init__(self,
