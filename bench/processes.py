@@ -48,7 +48,7 @@ class Clock(Callback):
     def __init__(self, steps): self.n, self.ends, self.exchanged = steps + WARM_UP, [], []
 
     def exchange(self, *args):
-        "`mean_over_processes`, timed."
+        "`sum_over_processes`, timed."
         device = args[0][0].device
         wait(device)
         start = time.perf_counter()
@@ -67,7 +67,7 @@ class Clock(Callback):
         return steps, self.exchanged[1 + WARM_UP:] or [0.]*len(steps)
 
 
-EXCHANGE = data_parallel.mean_over_processes
+EXCHANGE = data_parallel.sum_over_processes
 
 
 def train(args):
@@ -76,7 +76,7 @@ def train(args):
         data = enough(load_data(args.data), (args.steps + WARM_UP + 3)*args.bs)
         recipe = Recipe(bs=args.bs, device=args.device, valid_pct=0., drop_last=True)
         clock = Clock(args.steps)
-        with computing(recipe), mock.patch.object(data_parallel, 'mean_over_processes', clock.exchange):
+        with computing(recipe), mock.patch.object(data_parallel, 'sum_over_processes', clock.exchange):
             learn = get_learner(recipe, data)
             with learn.no_bar(), learn.no_logging(): fit_one_cycle(learn, 24, 1e-3, cbs=clock)
         steps, exchanges = clock.seconds()

@@ -55,10 +55,10 @@ def s8fast_train(argv=None):
     if args.seeds is not None and hasattr(args, 'seed'):
         raise S8FastError('--seeds and --seed say the same thing twice: leave one of them out.')
     if args.seeds is not None and args.log: raise S8FastError('--log is for one run: leave it out with --seeds.')
-    launched = os.environ.get('WORLD_SIZE', '1') != '1'
-    if args.seeds is not None and (launched or args.processes is not None):
+    launched = (os.environ.get('WORLD_SIZE') or '1') != '1'
+    if args.seeds is not None and (launched or args.processes not in (None, 1)):
         raise S8FastError('Several processes train one run: leave --seeds out, and give each seed its own command.')
-    if args.processes is not None and not launched: _start(args, argv)
+    if args.processes not in (None, 1) and not launched: _start(args, argv)
     if rank():
         from s8fast.runs.train import follow
         follow(args.data)

@@ -58,7 +58,7 @@ def command(f):
 
 def rank():
     "The number that a launcher gave this process; 0 without one."
-    text = os.environ.get('RANK', '') if os.environ.get('WORLD_SIZE', '1') != '1' else ''
+    text = os.environ.get('RANK', '') if (os.environ.get('WORLD_SIZE') or '1') != '1' else ''
     return int(text) if text.isdecimal() else 0
 
 def _alone_knows(status):

@@ -6,7 +6,9 @@
 __all__ = ['joined', 'MINUTES', 'LostProcess', 'Processes', 'processes', 'by_itself', 'launched', 'together']
 
 # %% ../nbs/04_processes.ipynb #2224b263
+import atexit
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,7 +31,14 @@ def _asking():
     "What fails when processes exchange something is that one of them is gone, or the machine."
     try: yield
     except S8FastError: raise
-    except RuntimeError as e: raise machine_fault(e) or LostProcess(reason(e)) from e
+    except RuntimeError as e: raise machine_fault(e) or _lost(e) from e
+
+def _lost(e):
+    "The `LostProcess` for what a collective raised; with the reason, where that is no connection that was closed."
+    lost = LostProcess()
+    if not re.search(r'clos|reset|peer|refused|broken pipe|time(d )?out', str(e), re.I):
+        lost.sentence = f'The processes of this run cannot exchange anything ({reason(e)}).'
+    return lost
 
 # %% ../nbs/04_processes.ipynb #316d8e15
 @dataclass(frozen=True)
@@ -120,8 +129,8 @@ def by_itself():
     return _as(Processes())
 
 # %% ../nbs/04_processes.ipynb #b7608383
-#: Minutes after which a process that waits for another one gives up.
-MINUTES = 10
+#: Minutes after which a process that waits for another one gives up. One that has ended is noticed at once.
+MINUTES = 30
 _NEEDED = 'RANK', 'MASTER_ADDR', 'MASTER_PORT'
 
 def launched():
@@ -165,5 +174,5 @@ def together():
     hidden = {name: os.environ.pop(name) for name in ('RANK', 'WORLD_SIZE')}
     try:
         with _as(Processes(rank, size)) as ours: yield ours
-        if own: dist.destroy_process_group()  # after an error the others may be gone, and this would wait for them
+        if own: atexit.register(dist.destroy_process_group)  # not after an error: it would wait for those that are gone
     finally: os.environ.update(hidden)

@@ -36,6 +36,7 @@ class Begun(TypedDict):
     data: str | None   # where the images come from, as `load_data` takes it
     winograd: bool     # whether Winograd's convolutions may be used
     temperature: NotRequired[Temperature | None]  # taken from another run
+    sync_bn: NotRequired[bool]  # batch norm takes its statistics over all processes
 
 class Kept(TypedDict):
     "What a run gives its checkpoints to keep."

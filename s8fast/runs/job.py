@@ -75,6 +75,7 @@ def write_begun(job):
     "Write what was asked for into the run folder. Raises `S8FastError`."
     begun = dict(version=RECIPE_VERSION, id=job.id, recipe=asdict(job.recipe), data=job.source, winograd=job.winograd,
                  temperature=job.temperature)
+    if job.sync_bn: begun['sync_bn'] = True
     write_json(job.out/BEGUN, begun)
 
 # %% ../../nbs/39_runs.job.ipynb #3fcbac48

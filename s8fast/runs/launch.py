@@ -46,18 +46,17 @@ def check_devices(
 # %% ../../nbs/43_runs.launch.ipynb #320812d0
 def _environment(rank, n, port):
     where = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=n, LOCAL_WORLD_SIZE=n, MASTER_ADDR='127.0.0.1',
-                 MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE=True)  # the last one: the store is there already
+                 MASTER_PORT=port, TORCHELASTIC_USE_AGENT_STORE=True,  # the store is there already
+                 TORCHELASTIC_RESTART_COUNT=0)
     threads = dict(OMP_NUM_THREADS=max(1, n_cpus()//n)) if 'OMP_NUM_THREADS' not in os.environ else {}
     return {**os.environ, **{name: str(value) for name, value in {**where, **threads}.items()}}
 
-def _start(command, n, port, heard):
-    "The processes; `heard` are the files for what those after the first one say."
-    started = []
+def _start(started, command, n, port, heard):
+    "Add the processes to `started`; `heard` are the files for what those after the first one say."
     for rank in range(n):
         quiet = dict(stdout=subprocess.DEVNULL, stderr=heard[rank]) if rank else {}
         started.append(subprocess.Popen(command, env=_environment(rank, n, port), stdin=subprocess.DEVNULL,
                                         start_new_session=True, **quiet))
-    return started
 
 # %% ../../nbs/43_runs.launch.ipynb #e3fa2181
 GRACE = 20  # seconds
@@ -66,8 +65,10 @@ def _send(started, signum):
     for one in started:
         if one.poll() is None: one.send_signal(signum)
 
+def _is_cause(one): return one.returncode not in (None, 0, LostProcess.status)
+
 def _watch(started):
-    "Wait for all; the first that failed, None where none did."
+    "Wait for all; the first that failed by itself, or noticed that; None where none did."
     failed, until = None, None
     while any(one.poll() is None for one in started):
         if failed is None:
@@ -77,7 +78,8 @@ def _watch(started):
         elif time.monotonic() > until:
             _send(started, signal.SIGKILL)
         time.sleep(.05)
-    return failed or next((one for one in started if one.returncode), None)
+        if failed and not _is_cause(failed): failed = next(filter(_is_cause, started), failed)
+    return failed or next(filter(_is_cause, started), next((one for one in started if one.returncode), None))
 
 def _status(started, failed, heard):
     "The exit status of all together; says what process 0 could not."
@@ -85,13 +87,13 @@ def _status(started, failed, heard):
     first, rank = started[0].returncode, started.index(failed)
     if failed.returncode < 0: print(f's8fast_train: Process {rank} was ended by '
                                     f'{signal.Signals(-failed.returncode).name}.', file=sys.stderr)
-    if rank and first == LostProcess.status or first < 0: _repeat(heard)
+    if rank and first in (LostProcess.status, -signal.SIGKILL) or first < 0: _repeat(heard, rank)
     if failed.returncode < 0: return 128 - failed.returncode
-    return first if first not in (0, LostProcess.status) else failed.returncode
+    return first if first > 0 and first != LostProcess.status else failed.returncode
 
-def _repeat(heard):
-    "What the first process that said anything said."
-    for file in heard[1:]:
+def _repeat(heard, rank):
+    "What the process that failed has said, else the first that has said anything."
+    for file in [*heard[rank:rank + 1], *heard[1:]] if rank else heard[1:]:
         file.seek(0)
         if said := file.read().decode(errors='replace'):
             print(said, end='', file=sys.stderr)
@@ -119,5 +121,5 @@ def launch(
             stack.callback(signal.signal, o, handler)
             if handler is not signal.SIG_IGN: signal.signal(o, forward)
         stack.callback(_send, started, signal.SIGKILL)
-        started += _start(command, n, store.port, heard)
+        _start(started, command, n, store.port, heard)
         return _status(started, _watch(started), heard)

@@ -54,7 +54,7 @@ def train(
     Raises `S8FastError`, and `Interrupted` when a signal came."""
     check_names(recipe)
     with together() as ours:
-        if not ours.is_first: return follow(data)
+        if not ours.is_first: return follow(data, cbs)
         out = check_out(out, force)
         temperature = _borrowed(recipe, data, temperature_of)
         return _begin(Job(recipe, data, out, _printer(log), checkpoint_minutes, winograd, temperature=temperature,
@@ -96,7 +96,7 @@ def resume(
     if precision is not None and precision not in PRECISIONS: expected['precision'] = precision
     out = Path(run).expanduser()
     with together() as ours:
-        if not ours.is_first: return follow(data)
+        if not ours.is_first: return follow(data, cbs)
         if not Run(out).is_unfinished: return ours.share(lambda: None) or _already_finished(out, _printer(log))
         with open_run(out):
             job = _job_of(Run(out), data, _printer(log), checkpoint_minutes, expected)
@@ -116,12 +116,13 @@ def _already_finished(out, log):
 # %% ../../nbs/44_runs.train.ipynb #94abdf40
 def follow(
     data=None,  # an `ImageData`, or what `load_data` takes, where this process has it from elsewhere
+    cbs=(),     # further fastai callbacks, as those of process 0
 ):
     "What `train` and `resume` are in the processes after the first one. Raises what they raise."
     with together() as ours:
-        job = ours.share(None)
-        if job and data is not None: job.data = data
-        return job and _carry_out(job)  # None: there was nothing to do
+        if not (job := ours.share(None)): return None  # there is nothing to do
+        job.cbs, job.data = cbs, job.data if data is None else data
+        return _carry_out(job)
 
 # %% ../../nbs/44_runs.train.ipynb #f139506c
 def _job_of(run, data, log, minutes, expected):
@@ -140,7 +141,7 @@ def _job_of(run, data, log, minutes, expected):
     winograd = kept['record']['chosen']['winograd'] != 'off' if kept else begun['winograd']
     temperature = next((o['temperature'] for o in (kept, begun) if o and o.get('temperature')), None)
     return Job(recipe, data, out, log, minutes, winograd, (kept or begun)['id'], run.checkpoint, kept,
-               temperature=temperature, owns=bool(kept))
+               temperature=temperature, owns=bool(kept), sync_bn=bool(begun and begun.get('sync_bn')))
 
 # %% ../../nbs/44_runs.train.ipynb #0adaba63
 def _carry_out(job):
@@ -151,7 +152,7 @@ def _carry_out(job):
             if processes().is_first: processes().share(lambda: for_others(job))
             return _steps(job)
     except LostProcess as e:
-        e.sentence = f'{LostProcess.sentence} {hint(job)}'
+        e.sentence = f'{e.sentence} {hint(job)}'
         raise
     except KeyboardInterrupt as e:
         if str(e): raise
@@ -201,8 +202,7 @@ def _find(job, learn):
 # %% ../../nbs/44_runs.train.ipynb #ed9e5c85
 def _fit(job, recipe, learn, record, interactive):
     "Train, or train the rest; returns the `History`."
-    first = processes().is_first
-    if first: remove(job.out/FAILED)
+    if first := processes().is_first: remove(job.out/FAILED)
     history = History(job.out/'history.csv' if first else None)
     def say(): job.log(history_line(history.rows[-1], recipe.epochs))
     done = _go_on(job, len(learn.dls.train)) if job.kept else 0
@@ -241,7 +241,7 @@ def _fit_errors(job, record, stop):
         raise NonFiniteLoss(f'{e} {job.out} has no result, {kept}: train anew with --force and a lower --lr_max '
                             f'than {record["chosen"]["lr_max"]:.2e}.') from None
     except RuntimeError:
-        if stop.signum is None: raise
+        if stop.signum is None or processes().size > 1: raise
 
 def _raise_interrupted(job, learn, history, saver, signum):
     steps = f', step {saver.batches} of {len(learn.dls.train)}' if saver.batches else ''

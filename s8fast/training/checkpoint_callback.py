@@ -169,13 +169,17 @@ def _told(saver):
     saver.signum = own or None
     return own
 
+def _stop(saver):
+    processes().highest(0)  # the others end when the checkpoint is written
+    saver.end()
+
 def _after_step(saver):
     if not saver.training: return
     saver.batches += 1
     due = saver.minutes is not None and time.monotonic() - saver.written >= 60*saver.minutes
     told = _told(saver)
     if due or told: saver.write()
-    if told: saver.end()
+    if told: _stop(saver)
 
 def _pays(saver):
     "On a GPU, where an epoch may take half a second, a twentieth of the time at most is spent on checkpoints."
@@ -188,7 +192,7 @@ def _after_epoch(saver):
     is_last = saver.epoch == saver.n_epoch - 1
     if told or is_last or _pays(saver): saver.write()
     if saver.then: saver.then()
-    if told: saver.end()
+    if told: _stop(saver)
 
 # %% ../../nbs/33_training.checkpoint_callback.ipynb #2cb27d4d
 def _write(saver):

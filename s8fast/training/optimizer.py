@@ -9,7 +9,8 @@ __all__ = ['WHOLE_RUN', 'decay_groups', 'fused_adam', 'WeightAverage', 'average_
 import torch
 from fastai.callback.core import Callback
 from fastai.optimizer import OptimWrapper
-from fastai.torch_core import norm_bias_params
+from fastai.torch_core import norm_types
+from torch import nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -18,9 +19,15 @@ def decay_groups(
     model,  # a network
 ):
     "A fastai splitter: `[weights, batch norm and biases]`, two lists that hold every parameter once."
-    plain = norm_bias_params(model, with_bias=True)
+    plain = _norms_and_biases(model)
     ids = {id(p) for p in plain}
-    return [[p for p in model.parameters() if id(p) not in ids], list(plain)]
+    return [[p for p in model.parameters() if id(p) not in ids], plain]
+
+def _norms_and_biases(module):
+    "fastai's `norm_bias_params`, for batch norm over several processes too, and in the same order."
+    if isinstance(module, (*norm_types, nn.SyncBatchNorm)): return list(module.parameters())
+    found = [p for child in module.children() for p in _norms_and_biases(child)]
+    return found if getattr(module, 'bias', None) is None else [*found, module.bias]
 
 # %% ../../nbs/26_training.optimizer.ipynb #f416eda1
 def fused_adam(

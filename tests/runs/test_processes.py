@@ -178,3 +178,9 @@ def test_a_loss_that_is_not_finite(start, png, tmp_path):
     args = '--data', png, *SHORT, '--lr_max', 1e6, '--div', 1, '--out', tmp_path/'run'
     status, _, err = end(start(script('s8fast_train'), *args))
     assert status == 3 and err.count('\n') == 1 and 'The loss is not finite in epoch' in err
+
+
+def test_one_process_is_none_started(call_command, png, tmp_path):
+    done = call_command('s8fast_train', '--data', png, *ULTIMUS, '--epochs', 1, '--lr_max', 5e-3, '--processes', 1,
+                        '--out', tmp_path/'run')
+    assert done.returncode == 0 and 'processes' not in read_json(tmp_path/'run'/'recipe.json')['chosen']
