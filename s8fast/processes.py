@@ -35,7 +35,7 @@ def _asking():
 
 def _lost(e):
     "The `LostProcess` for what a collective raised; with the reason, where that is no connection that was closed."
-    lost = LostProcess()
+    lost = LostProcess(reason(e))  # fastai looks at an exception's argument
     if not re.search(r'clos|reset|peer|refused|broken pipe|time(d )?out', str(e), re.I):
         lost.sentence = f'The processes of this run cannot exchange anything ({reason(e)}).'
     return lost
