@@ -121,13 +121,21 @@ def test_the_item_pipeline_is_refused(start, png, tmp_path):
     assert not (tmp_path/'run').exists()
 
 
+@pytest.fixture(scope='module')
+def whole(run_command, png, tmp_path_factory):
+    "A run that was not stopped."
+    run = tmp_path_factory.mktemp('processes')/'whole'
+    args = '--data', png, *SHORT, '--epochs', 12, '--out', run
+    done = run_command('s8fast_train', *args, env=dict(OMP_NUM_THREADS='1'))
+    assert done.returncode == 0, done.stderr
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
-def test_stopped_and_resumed(start, png, tmp_path, signum):
-    whole, run = tmp_path/'whole', tmp_path/'run'
-    args = script('s8fast_train'), '--data', png, *SHORT, '--epochs', 12
-    assert end(start(*args, '--out', whole))[0] == 0
-    process = start(*args, '--out', run)
+def test_stopped_and_resumed(start, whole, png, tmp_path, signum):
+    run = tmp_path/'run'
+    process = start(script('s8fast_train'), '--data', png, *SHORT, '--epochs', 12, '--out', run)
     after_epoch(process, 2)
     process.send_signal(signum)
     status, _, err = end(process)
