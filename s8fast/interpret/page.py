@@ -85,7 +85,8 @@ _CHOSEN_HELP = dict(
     num_workers="item pipeline's processes",
     cudnn_benchmark='cuDNN tried its algorithms out and took the fastest',
     winograd="Winograd's 3x3 convolutions, in float32 on a CPU",
-    earlier_precisions='before it was resumed in another one')
+    earlier_precisions='before it was resumed in another one',
+    processes='that trained it together', sync_bn='batch norm took its statistics over all of them')
 
 def recipe_section(
     recipe,       # `{name: value}` of a recipe's choices

@@ -59,9 +59,10 @@ def weights(run): return (run/'model.safetensors').read_bytes()
 
 def test_two_processes_leave_the_run_folder_of_one(start, call_command, png, tmp_path):
     run = tmp_path/'run'
-    status, out, err = end(start(script('s8fast_train'), '--data', png, *SHORT, '--out', run))
+    with_report = [o for o in SHORT if o != '--no_report']
+    status, out, err = end(start(script('s8fast_train'), '--data', png, *with_report, '--out', run))
     assert (status, err) == (0, '')
-    assert {path.name for path in run.iterdir()} == TRAIN_FILES
+    assert {path.name for path in run.iterdir()} >= {*TRAIN_FILES, 'report.html'}
     assert [line.split()[0] for line in out.splitlines()].count('epoch') == 3
     assert read_json(run/'recipe.json')['chosen']['processes'] == 2
     # every image was seen once an epoch, and the figures are those of one process on these weights
