@@ -33,11 +33,6 @@ def run_script(main):
         sys.exit(e.status)
 
 
-def numbers(text):
-    "`.5,1,2` as a list, for an option of a command."
-    return [float(word) for word in text.split(',')]
-
-
 # The device
 
 def header(device, *more):
@@ -160,12 +155,3 @@ def write_logits(path, logits, data):
     tensors = {name: values.half().contiguous() for name, values in logits.items()}
     content = save(tensors, dict(data=data.fingerprint))  # one key: the order of several is not the same every time
     write_whole(path, lambda tmp: tmp.write_bytes(content))
-
-
-def read_study(path):
-    "The trials that `study.py` wrote to `path`. Raises `S8FastError`."
-    def look(trial):
-        for name in ('row', 'arguments', 'data', 'share'): trial[name]
-        trial['recipe']['average']
-        trial['accuracy'] + sum(figures['accuracy'] for figures in trial['averages'].values())
-    return read_records(path, look, 'study')

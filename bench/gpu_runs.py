@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
-import study
 import yardstick
 from common import matmul_rate, wait
+from fastai.callback.core import Callback, CancelValidException
 from gpu_units import Unit
 from s8fast.data.loaders import test_dl
 from s8fast.recipe import AUTO, make_recipe
@@ -28,19 +28,37 @@ SECONDS_OF_RUN = 60
 FIGURES = 'accuracy', 'accuracy_tta', 'loss', 'ece'
 
 
+class NoValidation(Callback):
+    "Only the end of the training is measured."
+    order = 80
+    def before_validate(self): raise CancelValidException
+
+
+def peak(learn, recipe):
+    "The highest rate: what the recipe says, or what is found."
+    if recipe.lr_max != AUTO: return recipe.lr_max
+    with learn.no_bar(), learn.no_logging(), computing(recipe): return find_lr_range(learn).lr_max
+
+
+def fit(learn, recipe, cbs=()):
+    "Train without a word; returns the highest rate."
+    lr_max, moms = peak(learn, recipe), (recipe.mom_max, recipe.mom_min)
+    with learn.no_bar(), learn.no_logging(), computing(recipe):
+        fit_one_cycle(learn, recipe.epochs, lr_max, recipe.div, recipe.pct_start, recipe.shape, moms,
+                      cbs=[NoValidation(), *cbs])
+    return lr_max
+
+
 class Ours:
     "A run of one of s8fast's presets."
     def __init__(self, preset, **choices): self.recipe = make_recipe(preset=preset, **choices)
 
     def learner(self, data, seed): return get_learner(replace(self.recipe, seed=seed), data)
 
-    def peak(self, learn):
-        "The highest rate: what the recipe says, or what is found."
-        if self.recipe.lr_max != AUTO: return self.recipe.lr_max
-        with learn.no_bar(), learn.no_logging(), computing(self.recipe): return find_lr_range(learn).lr_max
+    def peak(self, learn): return peak(learn, self.recipe)
 
     def fit(self, learn, lr_max, epochs):
-        study.fit(learn, replace(self.recipe, lr_max=lr_max, epochs=epochs), [StopOnNonFinite()])
+        fit(learn, replace(self.recipe, lr_max=lr_max, epochs=epochs), [StopOnNonFinite()])
 
 
 class Author:

@@ -30,18 +30,19 @@ def n_cpus():
 def check_devices(
     n,       # processes on this machine
     device,  # of the recipe
+    option='--processes',  # that asks for them
 ):
     "Refuse more processes than there are devices, and a device that they cannot have each. Raises `S8FastError`."
     found = pick_device(device)
     if n == 1: return
-    if found.type == 'mps': raise S8FastError('Several processes cannot share the mps device: leave --processes out.')
+    if found.type == 'mps': raise S8FastError(f'Several processes cannot share the mps device: leave {option} out.')
     if found.index is not None:
         raise S8FastError(f'--device {device} names one GPU, and each of {n} processes takes its own: '
                           'give --device cuda, and choose GPUs with CUDA_VISIBLE_DEVICES.')
     there, what = (torch.cuda.device_count(), 'GPU') if found.type == 'cuda' else (n_cpus(), 'CPU core')
     if n <= there: return
     raise S8FastError(f'{n} processes need {n} {what}s, and there {"is 1" if there == 1 else f"are {there}"}: '
-                      f'give {"no --processes" if there == 1 else f"--processes {there}"}.')
+                      f'give {f"no {option}" if there == 1 else f"{option} {there}"}.')
 
 # %% ../../nbs/43_runs.launch.ipynb #320812d0
 def _environment(rank, n, port):

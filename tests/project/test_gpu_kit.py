@@ -10,9 +10,12 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from helpers import BENCH, assert_sentence, edit_json, read_json
+from short_runs import few_digits
 from torch import nn
 
+from s8fast.recipe import Recipe
 from s8fast.runs.summary import summarise
+from s8fast.training.learner import get_learner
 from s8fast.training.one_cycle import fit_one_cycle, one_cycle
 from s8fast.training.optimizer import fused_adam
 
@@ -285,3 +288,47 @@ def test_scales_that_are_fixed(kit):
     learn = small_learner(kit, dict(bn_scale='fixed'))
     fit(kit, learn, {})
     for norm in (learn.model[1], learn.model[4]): assert norm.weight.eq(1).all() and norm.bias.abs().max() > 0
+
+
+def test_flips_that_alternate(kit):
+    learn = get_learner(Recipe(bs=256, precision='fp32', device='cpu'), few_digits(600, 10))
+    kit('changes').change_learner(learn, dict(flip='alternating'))
+    dl = learn.dls.train
+    orders, draws = [], []
+    shuffle, draw = dl.shuffle_fn, dl.augment.draw
+
+    def note_order(idxs):
+        orders.append(shuffle(idxs))
+        return list(orders[-1])
+
+    def note_draws(n, size):
+        draws.append(draw(n, size))
+        return draws[-1]
+
+    dl.shuffle_fn = note_order
+    object.__setattr__(dl.augment, 'draw', note_draws)
+    flipped = torch.zeros(3, dl.n, dtype=torch.bool)
+    for epoch in range(3):
+        for _ in dl: pass
+        flipped[epoch, orders[epoch]] = draws[epoch][:, 2].bool()
+    assert .4 < flipped[0].float().mean() < .6
+    assert flipped[1].equal(~flipped[0]) and flipped[2].equal(flipped[0])
+
+
+def test_ghost_batches_and_scaled_logits(kit):
+    own, x = small_learner(kit, {}).model, torch.randn(64, 3, 6, 6)
+    ghost, scaled = (small_learner(kit, arguments).model for arguments in (dict(ghost=32), dict(logit_scale=.125)))
+    ghost.load_state_dict(own.state_dict())
+    scaled.model.load_state_dict(own.state_dict())
+    with torch.no_grad():
+        assert scaled.eval()(x).allclose(own.eval()(x)*.125, atol=1e-5)
+        halves = torch.cat([own.train()(half) for half in x.split(32)])
+        assert ghost.train()(x).allclose(halves, atol=1e-4) and not ghost(x).allclose(own(x), atol=1e-2)
+
+
+def test_ghost_batches_move_the_statistics_as_one_batch(kit):
+    ghost, one = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    kit('changes').in_ghost_batches(ghost, 8)
+    x = torch.randn(8, 3, 4, 4).repeat(4, 1, 1, 1)  # groups that are alike
+    for norm in (ghost, one): norm(x)
+    assert ghost.running_mean.allclose(one.running_mean, atol=1e-6)

@@ -1,7 +1,10 @@
 "`s8fast_study`: arms by seeds, each run an ordinary run folder; stopped, helped, refused."
+import importlib.util
 import os
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from helpers import assert_sentence, edit_json, file_names, read_json, script
@@ -71,7 +74,7 @@ def test_arms_by_seeds(study, file, png, tmp_path, call_command):
 def test_a_failed_run_is_counted(study, file, tmp_path):
     file.write_text(STUDY + '[arms.explodes]\nlr_max = 1e6\nlabel_smoothing = 0.0\naverage = 0.0\n')
     done = study('--seeds', '0')
-    assert done.returncode == 0 and 'it failed: ' in done.stdout, done.stderr
+    assert done.returncode == 0 and 'failed: The loss' in done.stdout, done.stderr
     summary = read_json(tmp_path/'out'/'summary.json')
     assert summary['arms']['explodes']['failed'] == [0] and summary['arms']['explodes']['mean'] is None
     assert '0 of them to do' in study('--seeds', '0').stdout
@@ -92,6 +95,75 @@ def test_stopped_and_gone_on_with(file, png, tmp_path, study):
     assert study('--seeds', '0-1').returncode == 0
     after = digests(tmp_path/'out')
     assert len(after) == 4 and all(after[name] == digest for name, digest in before.items())
+
+
+# Several processes
+
+def start(file, *args, epochs=1):
+    "The command with runs of one thread, two of them at a time."
+    file.write_text(STUDY.replace('epochs = 1', f'epochs = {epochs}'))
+    command = [script('s8fast_study'), file, '--seeds', '0-1', '--threads', 1, *args]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
+    return subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=env)
+
+
+def workers_of(process):
+    "Process numbers of its workers."
+    found = []
+    for path in Path('/proc').glob('[0-9]*'):
+        try: parent, words = int(path.joinpath('stat').read_text().rpartition(')')[2].split()[1]), path.joinpath('cmdline')
+        except OSError: continue
+        if parent == process.pid and b'spawn_main' in words.read_bytes(): found.append(int(path.name))
+    return found
+
+
+def wait_for(look, seconds=120):
+    "What `look()` gives, once that is something."
+    until = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < until: time.sleep(.05)
+    assert found
+    return found
+
+
+def with_checkpoint(out, n):
+    "The runs that are under way with a checkpoint, once there are `n`."
+    found = [path.parent.parent for path in out.glob('*/*/checkpoint/state.safetensors')]
+    return len(found) >= n and found
+
+
+def began(runs): return {run: (run/'recipe.json').stat().st_mtime_ns for run in runs}
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed(file, png, tmp_path, study):
+    "Its run goes on from the checkpoint, and every run is what it is in one process."
+    process = start(file, '--data', png, '--out', tmp_path/'two', '--workers', 2, epochs=20)
+    runs = began(wait_for(lambda: with_checkpoint(tmp_path/'two', 2)))
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and 'A process was ended from outside' in out and '4 of 4: ' in out, err
+    assert began(runs) == runs and 'Traceback' not in err
+    process = start(file, '--data', png, '--out', tmp_path/'one', epochs=20)
+    assert process.wait(300) == 0
+    assert digests(tmp_path/'one') == digests(tmp_path/'two') and len(digests(tmp_path/'one')) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_the_study(file, png, tmp_path, signum):
+    "Whatever ends it, no process is left, and the same command goes on from the checkpoints."
+    process = start(file, '--data', png, '--out', tmp_path/'out', '--workers', 2, epochs=20)
+    runs = began(wait_for(lambda: with_checkpoint(tmp_path/'out', 2)))
+    workers = workers_of(process)
+    process.send_signal(signum)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
+    if signum != signal.SIGKILL: assert err.splitlines() == ['s8fast_study: Interrupted: the same command goes on with '
+                                                             'the study.']
+    wait_for(lambda: not any(Path(f'/proc/{pid}').exists() for pid in workers), 30)
+    process = start(file, '--data', png, '--out', tmp_path/'out', '--workers', 2, epochs=20)
+    assert process.wait(300) == 0 and began(runs) == runs and len(digests(tmp_path/'out')) == 4
 
 
 @pytest.mark.slow
@@ -133,6 +205,14 @@ def test_bad_studies(study, file, tmp_path, text, said):
 def test_bad_options(study, call_command, file, run, png, tmp_path):
     assert_sentence(study('--seeds', 'many'), 's8fast_study', "'many'")
     assert_sentence(study(), 's8fast_study', '--seeds')
+    assert_sentence(study('--seeds', 0, '--workers', 0), 's8fast_study', '--workers 0')
+    assert_sentence(study('--seeds', 0, '--workers', 999), 's8fast_study', '999 processes need 999 CPU cores')
+    assert_sentence(study('--seeds', 0, '--workers', 'two'), 's8fast_study', "'two'")
+    assert_sentence(study('--seeds', 0, '--threads', 0), 's8fast_study', '--threads 0')
+    assert_sentence(study('--seeds', 0, '--workers', 2, '--ray', 'auto'), 's8fast_study', 'give one of them')
+    if not importlib.util.find_spec('ray'):
+        assert_sentence(study('--seeds', 0, '--ray', 'auto'), 's8fast_study', "pip install 's8fast[ray]'")
+    assert not (tmp_path/'out').exists()
     assert_sentence(study('--seeds', 0, out=run), 's8fast_study', 'is a run folder itself')
     assert_sentence(call_command('s8fast_study', tmp_path/'none.toml', '--seeds', 0), 's8fast_study', 'cannot be read')
     file.write_text(STUDY.replace('0.125', '0.0'))
