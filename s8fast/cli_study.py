@@ -24,12 +24,12 @@ def s8fast_study(argv=None):
                                                      'name of the file)')
     parser.add_argument('--test', action='store_true', help='figures of the test images, not of the validation images; '
                                                             'no arm can be added afterwards')
-    parser.add_argument('--workers', type=int, default=1, metavar='N', help='runs at a time on this machine, one a GPU, '
-                                                                            'or with a share of the cores (default: 1)')
+    parser.add_argument('--workers', type=int, default=1, metavar='N', help='runs at a time on this machine, each with '
+                                                                            'a GPU or its share of the cores')
     parser.add_argument('--ray', metavar='ADDRESS', help='do the runs on a Ray cluster: the HOST:PORT of its head, or '
-                                                         'auto on one of its machines; all of them see --out and --data')
-    parser.add_argument('--threads', type=int, metavar='N', help="threads of a run, and on a cluster the cores that it "
-                                                                 "takes (default: PyTorch's; its share of the cores)")
+                                                         'auto on one of its machines; all see --out and --data')
+    parser.add_argument('--threads', type=int, metavar='N', help='threads of a run; on a cluster it takes as many '
+                                                                 'cores (default: those of PyTorch, or its share)')
     parser.add_argument('--dry_run', action='store_true', help='say how many runs there are to do, and how long they '
                                                                'take where one is there')
     args = parser.parse_args(argv)

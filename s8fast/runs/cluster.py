@@ -7,6 +7,7 @@ __all__ = ['SECONDS', 'RETRIES', 'TO_CHECKPOINT', 'check_address', 'share', 'on_
 
 # %% ../../nbs/51_runs.cluster.ipynb #dbf6a4cc
 import logging
+import os
 import secrets
 import subprocess
 import sys
@@ -35,9 +36,14 @@ def check_address(
                           'with --ray auto.')
     where = [] if address == 'auto' else ['--address', address]
     command = [sys.executable, '-m', 'ray.scripts.scripts', 'health-check', *where]
-    try: answers = subprocess.run(command, capture_output=True, timeout=SECONDS).returncode == 0
-    except subprocess.TimeoutExpired: answers = False
-    if answers: return
+    for more in {}, dict(RAY_AUTH_MODE='token'):
+        try: done = subprocess.run(command, capture_output=True, timeout=SECONDS, env={**os.environ, **more})
+        except subprocess.TimeoutExpired: break
+        if done.returncode == 0: return
+        if b'authentication token' not in done.stderr.lower(): break
+    else:
+        raise S8FastError(f'The Ray cluster at {address} wants its token: put it into ~/.ray/auth_token, or into '
+                          'RAY_AUTH_TOKEN.')
     raise S8FastError(f'No Ray cluster answers at {address}: give the HOST:PORT that `ray start --head` says, or auto '
                       'on a machine of the cluster.')
 
@@ -70,8 +76,9 @@ def share(
     n = sum(int(min(o.get('CPU', 0)//threads, o['GPU'] if on_gpus else o.get('CPU', 0))) for o in resources)
     if n: return dict(num_cpus=threads, num_gpus=int(on_gpus)), n
     most = int(max((o.get('CPU', 0) for o in resources), default=0))
+    if not most: raise S8FastError('No machine of the cluster has a core to compute on: add one with ray start.')
     raise S8FastError(f'A run takes {threads} cores, and no machine of the cluster has more than {most}: '
-                      f'give --threads {max(1, most)}.')
+                      f'give --threads {most}.')
 
 # %% ../../nbs/51_runs.cluster.ipynb #71554ed6
 def _on_node(task, data, n_threads, token, version):
@@ -140,6 +147,7 @@ def on_cluster(
         finally:
             if running: _stop(ray, list(running))
 
+# %% ../../nbs/51_runs.cluster.ipynb #228b7d32
 def _absolute(task): return Task(task.arm, task.recipe, task.folder.absolute())
 
 def _result(ray, ref, task):

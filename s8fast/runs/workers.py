@@ -54,6 +54,7 @@ class Task:
         except S8FastError: pass  # its process has ended just now, and the folder is gone
         return False
 
+# %% ../../nbs/50_runs.workers.ipynb #3b30a42b
 BUSY, STOPPED = 'busy', 'stopped'  # what keeps a run from its end for now
 
 def _say_nothing(line): pass
@@ -117,6 +118,7 @@ def _end_with_parent():
 def _work_here(task, data):
     with _at_work: return work(task, data)
 
+# %% ../../nbs/50_runs.workers.ipynb #e3391c29
 @contextmanager
 def _pool(n, n_threads, on_gpus):
     "A pool of processes; what they are at when it ends is stopped, and can be gone on with."

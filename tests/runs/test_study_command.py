@@ -112,9 +112,10 @@ def workers_of(process):
     "Process numbers of its workers."
     found = []
     for path in Path('/proc').glob('[0-9]*'):
-        try: parent, words = int(path.joinpath('stat').read_text().rpartition(')')[2].split()[1]), path.joinpath('cmdline')
+        try: stat, words = (path/'stat').read_text(), (path/'cmdline').read_bytes()
         except OSError: continue
-        if parent == process.pid and b'spawn_main' in words.read_bytes(): found.append(int(path.name))
+        parent = int(stat.rpartition(')')[2].split()[1])
+        if parent == process.pid and b'spawn_main' in words: found.append(int(path.name))
     return found
 
 
