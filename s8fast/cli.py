@@ -59,6 +59,7 @@ def s8fast_train(argv=None):
     if args.seeds is not None and (launched or args.processes not in (None, 1)):
         raise S8FastError('Several processes train one run: leave --seeds out, and give each seed its own command.')
     if args.processes not in (None, 1) and not launched: _start(args, argv)
+    if launched: _end_with_launcher()
     if rank():
         from s8fast.runs.train import follow
         follow(args.data)
@@ -90,6 +91,10 @@ def _start(args, argv):
     from s8fast.runs.launch import launch
     device = Run(args.resume).recipe.device if args.resume else getattr(args, 'device', AUTO)
     raise SystemExit(launch(args.processes, sys.argv[1:] if argv is None else argv, device))
+
+def _end_with_launcher():
+    from s8fast.runs.launch import end_with_launcher
+    end_with_launcher()
 
 def _report(out, args):
     "Write the report of what was trained; the run is finished, whatever happens here."

@@ -2,6 +2,7 @@
 import csv
 import json
 import pickle
+import signal
 import struct
 import sys
 from configparser import ConfigParser
@@ -36,6 +37,11 @@ class FinishedRun(NamedTuple):
 def script(name):
     "The path of an installed command."
     return Path(sys.executable).with_name(name)
+
+
+def take_signals_again():
+    "In a process, as `preexec_fn`: tests that run in the background are started with a terminal's signals ignored."
+    for o in (signal.SIGINT, signal.SIGHUP): signal.signal(o, signal.SIG_DFL)
 
 
 def names(root):

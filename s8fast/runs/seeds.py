@@ -40,17 +40,16 @@ def is_finished(
     folder,  # a run folder, there or not
     recipe,  # its `Recipe`
     data,    # `data_facts` of its images
+    otherwise='give another --out, or name its seed with --force',  # what to do where it is of others
 ):
     "Whether a run is finished. Raises `S8FastError` when it is of another recipe or data, finished or not."
     run = Run(folder)
     if run.state == 'new': return False
     if changed := differences(run.recipe, recipe):
-        raise S8FastError(f'{folder} was made with another recipe ({changed}): '
-                          'give another --out, or name its seed with --force.')
+        raise S8FastError(f'{folder} was made with another recipe ({changed}): {otherwise}.')
     if run.is_unfinished: return False
     if other := data_differences(run.record['data'], data):
-        raise S8FastError(f'{folder} was trained on other data ({other}): '
-                          'give another --out, or name its seed with --force.')
+        raise S8FastError(f'{folder} was trained on other data ({other}): {otherwise}.')
     return True
 
 # %% ../../nbs/46_runs.seeds.ipynb #8de50389

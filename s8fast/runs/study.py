@@ -6,6 +6,8 @@
 __all__ = ['PAUSE', 'POLL', 'run_study']
 
 # %% ../../nbs/52_runs.study.ipynb #da5315f0
+import os
+import re
 import signal
 import time
 from contextlib import closing, contextmanager
@@ -23,8 +25,8 @@ from .cluster import check_address, on_cluster
 from .folder import Run, check_out
 from .signals import sigterm_interrupts
 from .study_file import BASE
-from .study_summary import mean_seconds, read_result, read_results, read_study_summary
-from .study_summary import study_table, summarise_study
+from .study_summary import mean_seconds, read_results, read_study_summary, study_table
+from .study_summary import summarise_study
 from .workers import BUSY, STOPPED, Task, check_workers, in_this_process, in_workers
 from ..training.learner import check_names
 
@@ -48,13 +50,13 @@ def run_study(
     if ray and workers > 1: raise S8FastError('--workers are of this machine, and --ray of others: give one of them.')
     if threads is not None and threads < 1: raise S8FastError(f'--threads {threads} is no number of threads.')
     check_address(ray) if ray else check_workers(workers, study.values())
-    facts, part = data_facts(load_data(data)), _check(study, out, test)
-    if isinstance(data, (str, Path)) and Path(data).expanduser().exists(): data = Path(data).expanduser().absolute()
+    data = _source(data)
+    facts, part = data_facts(load_data(data)), _check(study, out, test, bool(ray))
     tasks = [Task(arm, replace(recipe, seed=seed), out/arm/f'seed{seed}')
              for seed in seeds for arm, recipe in study.items()]
-    state = _State(study, out, part, facts, len(tasks), log, read_results(study, out, part, {}))
-    todo = [task for task in tasks if not task.is_done(facts)]
-    state.say(len(seeds), len(todo), workers)
+    state = _State(study, out, part, facts, len(tasks), log, read_results(study, out, part, facts, {}))
+    todo = [task for task in tasks if (task.arm, task.recipe.seed) not in state.results]
+    state.say(len(seeds), len(todo), None if ray else workers)
     if not dry_run:
         with _stopped(), _threads(threads): _do_all(state, todo, _way(state, data, workers, ray, threads))
         log(study_table(state.summary()))
@@ -64,7 +66,13 @@ def _way(state, data, workers, ray, threads):
     "A function of tasks that does them."
     if ray: return lambda tasks: on_cluster(tasks, data, state.out, ray, threads, state.log)
     if workers > 1: return lambda tasks: in_workers(tasks, data, workers, threads, state.log)
-    return lambda tasks: in_this_process(tasks, data, state.log)
+    return lambda tasks: in_this_process(tasks, data, state.say_of_run)
+
+def _source(data):
+    "Where the images are, so that every process and machine finds the same."
+    data = (os.environ.get('S8FAST_DATA') or None) if data is None else data
+    is_path = isinstance(data, (str, Path)) and str(data) != 'digits'
+    return Path(data).expanduser().absolute() if is_path else data
 
 # %% ../../nbs/52_runs.study.ipynb #b94d50ab
 @dataclass
@@ -86,7 +94,7 @@ class _State:
         "How many runs there are, and where one is finished, how long the others take."
         self.done = self.n - n_todo
         seconds, hours = mean_seconds(self.results), ''
-        if seconds and n_todo:
+        if seconds and n_todo and workers:  # of a cluster nobody knows yet how many it does at a time
             at_once = f', {workers} at a time' if workers > 1 else ''
             whole = seconds*n_todo/workers
             hours = f'{whole/3600:.1f} hours' if whole > 3600 else f'{whole/60:.1f} minutes'
@@ -94,24 +102,35 @@ class _State:
         self.log(f'{len(self.study)} arms, {n_seeds} {"seed" if n_seeds == 1 else "seeds"}: {self.n} runs, '
                  f'{n_todo} of them to do{hours}')
 
-    def note(self, task, said='', where=''):
+    def say_of_run(self, line):
+        "What a run says of itself, without its test figures where arms are chosen by others."
+        if self.part == 'test' or not re.match('test accuracy|temperature', line): self.log(line)
+
+    def note(self, task, where=''):
         "Note a run that is at its end; False where it is not. Raises `S8FastError` when it is of other images."
-        if not task.is_done(self.facts): return False
+        if not (result := task.result(self.part, self.facts)): return False
         self.done += 1
-        result = self.results[task.arm, task.recipe.seed] = read_result(task.folder, self.part)
+        self.results[task.arm, task.recipe.seed] = result
         what = dict(valid='validation', test='test')[self.part]
-        came = f'failed: {said}' if result.accuracy is None else f'{what} accuracy {result.accuracy:.2%}, ' \
+        came = f'failed: {result.failure}' if result.accuracy is None else f'{what} accuracy {result.accuracy:.2%}, ' \
                                                                  f'{result.seconds:,.0f} s'
         self.log(f'{self.done} of {self.n}: {task}: {came}{where and f", on {where}"}')
-        if time.monotonic() > self.written + PAUSE: self.write()
+        if time.monotonic() > self.written + PAUSE: _write(self)
         return True
 
-    def write(self):
-        "Write `summary.json`, with the runs that others have done meanwhile. Raises `S8FastError`."
-        if not self.out.is_dir(): return
-        write_json(self.out/'summary.json', summarise_study(self.study, read_results(self.study, self.out, self.part,
-                                                            self.results), self.part, self.facts))
-        self.written = time.monotonic()
+# %% ../../nbs/52_runs.study.ipynb #59055cda
+def _write(state):
+    "Write `summary.json`, with the runs that others have done meanwhile. Raises `S8FastError`."
+    if not state.out.is_dir(): return
+    if state.part == 'valid' and _seen(state.out):  # another command has asked for them meanwhile
+        state.part, state.results = 'test', {}
+    read_results(state.study, state.out, state.part, state.facts, state.results)
+    write_json(state.out/'summary.json', state.summary())
+    state.written = time.monotonic()
+
+def _seen(out):
+    "Whether test figures have been looked at."
+    return (out/'summary.json').exists() and read_study_summary(out)['part'] == 'test'
 
 # %% ../../nbs/52_runs.study.ipynb #c17d5784
 PAUSE = 10.  # seconds between two writings of summary.json
@@ -125,7 +144,7 @@ def _do_all(state, todo, way):
             later = []
             with closing(way(todo)) as ends:
                 for task, said, *where in ends:
-                    if said in (BUSY, STOPPED) or not state.note(task, said, *where): later.append(task)
+                    if said in (BUSY, STOPPED) or not state.note(task, *where): later.append(task)
             todo = _left(state, later)
             if todo and not told: state.log(f'{_runs(len(todo))} under way in another process: this one waits, and '
                                             'goes on with what that leaves.')
@@ -133,7 +152,7 @@ def _do_all(state, todo, way):
             while todo and all(task.is_busy() for task in todo):
                 time.sleep(POLL)
                 todo = _left(state, todo)
-    finally: state.write()
+    finally: _write(state)
 
 def _left(state, tasks):
     "Those that are not at their end; what is done by now is noted."
@@ -158,7 +177,7 @@ def _threads(n):
     finally: torch.set_num_threads(before)
 
 # %% ../../nbs/52_runs.study.ipynb #5a0ccd04
-def _check(study, out, test):
+def _check(study, out, test, elsewhere):
     "The part of the data that figures are of. Raises `S8FastError` when the study can't be run into `out`."
     check_out(out/BASE/'seed0', force=True)
     if Run(out).state != 'new' or (out/'recipe.json').exists():
@@ -171,7 +190,7 @@ def _check(study, out, test):
                               'another --out.')
         part = 'test' if earlier['part'] == 'test' else part
     for name, recipe in study.items():
-        check_names(recipe)
+        check_names(replace(recipe, device='auto') if elsewhere else recipe)
         if part == 'valid' and not recipe.valid_pct:
             raise S8FastError(f'The runs of {name!r} hold no images out (valid_pct=0), so they have no validation '
                               'figures: hold some out, or give --test.')

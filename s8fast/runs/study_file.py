@@ -18,6 +18,7 @@ except ModuleNotFoundError: import tomli as tomllib  # Python 3.10
 # %% ../../nbs/48_runs.study_file.ipynb #76ca75e0
 BASE = 'base'
 MAX_BYTES = 1 << 20
+_TAKEN = {'summary.json', 'report.html', 'con', 'prn', 'aux', 'nul'}  # the last four by Windows
 
 def read_study(
     path,  # a TOML file
@@ -33,11 +34,14 @@ def read_study(
     found = {}
     for name, table in tables.items():
         where = f'[{BASE}]' if name == BASE else f'[arms.{name}]'
-        if not re.fullmatch(r'\w[\w.-]{0,59}', name):
+        if not re.fullmatch(r'\w(?:[\w.-]{0,58}[\w-])?', name) or name.casefold() in _TAKEN:
             raise S8FastError(f'{name!r} in {path} cannot be a folder: call an arm by letters, digits, - and _.')
         if not isinstance(table, dict): raise S8FastError(f'{where} in {path} is no table: give choices, one a line.')
         found[name] = _recipe({**tables[BASE], **table}, f'{where} in {path}')
         for other in list(found)[:-1]:
+            if other.casefold() == name.casefold():
+                raise S8FastError(f'{where} in {path} and {other!r} differ by capitals only: some systems have one '
+                                  'folder for both.')
             if found[other] == found[name]:
                 raise S8FastError(f'{where} in {path} has the same choices as {other!r}: change one, or take it out.')
     return found
@@ -50,7 +54,7 @@ def _parse(path):
         if len(raw) > MAX_BYTES: raise ValueError(f'it has more than {MAX_BYTES:,} bytes')
         return tomllib.loads(raw.decode('utf8'))
     except OSError as e: raise S8FastError(f'{path} cannot be read ({e.strerror}): give a study, a TOML file.') from e
-    except (ValueError, RecursionError) as e:
+    except (ValueError, RecursionError, RuntimeError) as e:  # the last: a home folder of nobody
         raise S8FastError(f'{path} is no study ({reason(e)}): give a TOML file with [base] and [arms.NAME].') from e
 
 def _recipe(given, where):
@@ -60,6 +64,9 @@ def _recipe(given, where):
         if name == 'seed': raise S8FastError(f'{where} has a seed: those of a study are given by --seeds.')
         if name not in allowed: raise S8FastError(f'{where} has the choice {name!r}, which there is not: '
                                                   's8fast_train --help lists them.')
+    for name in ('model', 'preset'):
+        if not isinstance(given.get(name, ''), str):
+            raise S8FastError(f'{where} has {name}={given[name]!r}: give its name, a text.')
     others = {name: value for name, value in given.items() if name not in ('model', 'preset')}
     try: return make_recipe(given.get('model'), given.get('preset', 'default'), **others)
     except S8FastError as e: raise S8FastError(f'{where}: {e}') from e

@@ -4,20 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, TRAIN_FILES, ULTIMUS, assert_sentence, history_rows, read_json, script, without
+from helpers import (ROOT, TRAIN_FILES, ULTIMUS, assert_sentence, history_rows, read_json, script,
+                     take_signals_again, without)
 from safetensors.torch import load_file
 
 # Of the 70 training images, the last batch has one: process 0 has none of it.
 SHORT = *ULTIMUS, '--bs', 23, '--epochs', 3, '--lr_max', 5e-3, '--precision', 'fp32', '--processes', 2
 TORCHRUN = sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2'
-
-
-def take_signals_again():
-    "Tests that run in the background are started with the signals of a terminal ignored."
-    for o in (signal.SIGINT, signal.SIGHUP): signal.signal(o, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -166,6 +163,19 @@ def test_process_0_is_killed(start, png, tmp_path):
     status, _, err = end(process)
     assert status == 128 + signal.SIGKILL and 'Process 0 was ended by SIGKILL.' in err
     assert 's8fast_train, process 1: Another process of this run has ended' in err and 'Traceback' not in err
+
+
+@pytest.mark.slow
+def test_the_launcher_is_killed(start, png, tmp_path):
+    "The processes that it has started write a checkpoint, and end."
+    process = start(script('s8fast_train'), '--data', png, *SHORT, '--epochs', 200, '--out', tmp_path/'run')
+    after_epoch(process, 1)
+    left = children(process)
+    process.kill()
+    until = time.monotonic() + 30
+    while any(Path(f'/proc/{pid}').exists() for pid in left) and time.monotonic() < until: time.sleep(.1)
+    assert len(left) == 2 and not any(Path(f'/proc/{pid}').exists() for pid in left)
+    assert (tmp_path/'run'/'checkpoint'/'state.safetensors').exists()
 
 
 @pytest.mark.slow
