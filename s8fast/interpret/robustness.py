@@ -28,7 +28,7 @@ from ..files import read_json, write_json
 from ..runs.evaluate import load_run
 from ..runs.record import closed
 from ..runs.trained import check_is_folder
-from ..training.learner import computing, is_terminal
+from ..training.learner import is_terminal
 from ..training.metrics import predict_logits
 
 # %% ../../nbs/61_interpret.robustness.ipynb #b0f6187f
