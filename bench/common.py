@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from s8fast.data.dataset import split
+from s8fast.data.images import split
 from s8fast.errors import Interrupted, S8FastError, reason
 from s8fast.files import write_text, write_whole
 from s8fast.recipe import AUTO, Recipe

@@ -11,7 +11,7 @@ from typing import Any, Callable, NamedTuple
 
 import torch
 from common import as_finite_json
-from s8fast.data.dataset import ImageData
+from s8fast.data.images import ImageData
 from s8fast.errors import S8FastError, reason
 from s8fast.files import read_json, write_json
 from s8fast.runs.record import environment

@@ -38,7 +38,8 @@ def s8fast_predict(argv=None):
     def fail(sentence):
         failed.append(sentence)
         print(f's8fast_predict: {printable(sentence)}', file=sys.stderr, flush=True)
-    about = _ONE_OF_THEM.format(len(net.vocab), printable(', '.join(net.vocab)))
+    names = [*net.vocab[:12], *(['...'] if len(net.vocab) > 12 else [])]
+    about = _ONE_OF_THEM.format(len(net.vocab), printable(', '.join(names)))
     if not net.temperature: about += _AS_TRAINED
     print(about, file=sys.stderr, flush=True)
     n = show_all(predict_files(net, args.files, args.fit, fail), net, args.json, args.csv, args.gradcam)

@@ -18,7 +18,7 @@ from fastai.torch_core import get_random_states, set_random_states
 from fastai.vision.core import PILImage
 from fasttransform import DisplayedTransform
 
-from .dataset import CIFAR10_STATS
+from .images import CIFAR10_STATS
 from ..errors import S8FastError
 
 # %% ../../nbs/12_data.augment.ipynb #961226f7

@@ -89,9 +89,10 @@ def write_cache(
         write_whole(path, lambda tmp: tmp.write_bytes(save(arrays, meta)))
 
 def _remove_orphans(folder):
-    "Remove caches of folders that are gone, and those of earlier versions, which do not say whose they are."
+    "Remove caches of data that is gone, and those of earlier versions, which do not say whose they are."
     for path in folder.glob('*.safetensors'):
         with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError):
             with safe_open(path, 'np') as f: meta = f.metadata() or {}
             is_ours = {'vocab', 'edition', 'sha256'} <= meta.keys()
-            if is_ours and ('root' not in meta or not os.path.isdir(json.loads(meta['root']))): path.unlink()
+            is_of_nothing = 'root' not in meta or not os.path.exists(json.loads(meta['root']))
+            if is_ours and is_of_nothing: path.unlink()

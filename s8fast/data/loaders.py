@@ -24,7 +24,7 @@ from fasttransform import Transform
 
 from .any_image import fit_image
 from .augment import AlbumentationsTransform, BatchAugment, train_augment
-from .dataset import split
+from .images import split
 from ..errors import S8FastError
 from ..figures import plain_titles
 from ..processes import processes

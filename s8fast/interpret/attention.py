@@ -24,14 +24,14 @@ def _draw_row(axs, p, i, matrices, highest):
 def plot_attention(
     learn,         # a `Learner` whose network has ULTIMUS blocks
     p,             # its `Predictions`
-    indices=None,  # which images; None: the first one of each class
+    indices=None,  # which images; None: the first one of each class, of ten classes at most
 ):
     """A row an image: the image, then the attention matrix of each block, all on one scale; returns the figure.
 
     Raises `S8FastError` for a network without attention matrices."""
     if not any(isinstance(m, AttentionMatrix) for m in learn.model.modules()):
         raise S8FastError(f'{type(learn.model).__name__} has no attention matrices: give a run of ultimus.')
-    if indices is None: indices = [int(np.flatnonzero(p.targets == c)[0]) for c in np.unique(p.targets)]
+    if indices is None: indices = [int(np.flatnonzero(p.targets == c)[0]) for c in np.unique(p.targets)[:10]]
     matrices = attention_matrices(learn.model, normalized(p.images[indices], learn)).cpu()
     n_cols = 1 + len(matrices)
     size = 1.15*n_cols, len(indices)

@@ -15,10 +15,13 @@ from ..figures import as_text, subplots
 def plot_confusion(
     p,  # `Predictions`
 ):
-    "Confusion matrix: counts, shaded by the share of the actual class's images that are mistaken; returns the figure."
+    """Confusion matrix: counts, shaded by the share of the actual class's images that are mistaken; returns the figure.
+
+    Of many classes those 25 are shown that have the most mistakes."""
     counts = p.confusion()
-    n = len(p.vocab)
-    share = counts * (1 - np.eye(n)) / np.maximum(counts.sum(1, keepdims=True), 1)
+    share = counts * (1 - np.eye(len(counts))) / np.maximum(counts.sum(1, keepdims=True), 1)
+    shown = _most_mistaken(counts)
+    counts, share, n = counts[np.ix_(shown, shown)], share[np.ix_(shown, shown)], len(shown)
     darkest = max(.1, share.max())
     fig, ax = subplots(figsize=(.55*n + 1.5, .5*n + 1.2))
     ax.imshow(share, cmap='Reds', vmin=0, vmax=darkest)
@@ -26,10 +29,17 @@ def plot_confusion(
         color = 'white' if share[i, j] > .6*darkest else 'black'
         ax.text(j, i, count, ha='center', va='center', size=8, color=color, weight='bold' if i == j else None)
     ax.set(xticks=range(n), yticks=range(n), xlabel='predicted', ylabel='actual')
-    names = [as_text(name) for name in p.vocab]
+    names = [as_text(p.vocab[i]) for i in shown]
     ax.set_xticklabels(names, rotation=45, ha='right')
     ax.set_yticklabels(names)
+    if n < len(p.vocab): ax.set_title(f'the {n} of {len(p.vocab):,} classes with the most mistakes', size=9)
     return fig
+
+def _most_mistaken(counts, n=25):
+    "The classes with the most mistakes, by rising label; all of them where there are few more than `n`."
+    if len(counts) <= n + 5: return np.arange(len(counts))
+    mistakes = counts.sum(0) + counts.sum(1) - 2*counts.diagonal()
+    return np.sort(np.argsort(-mistakes, kind='stable')[:n])
 
 # %% ../../nbs/58_interpret.plots.ipynb #9038df91
 def plot_reliability(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from ..data.corruptions import CORRUPTIONS, FURTHER, SEVERITIES, SIZE, corrupt
-from ..data.dataset import split
+from ..data.images import split
 from ..errors import S8FastError, reason
 from ..figures import subplots
 from ..files import read_json, write_json

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import torch
 
-from ..data.dataset import data_differences, data_facts, load_data
+from ..data.dataset import load_data
+from ..data.images import data_differences, data_facts
 from ..data.loaders import test_dl
-from ..errors import S8FastError
+from ..errors import S8FastError, printable
 from .record import recipe_of
 from .trained import find_trained
 from ..training.device import is_emulated, pick_device
@@ -32,9 +33,8 @@ def load_run(
     Raises `S8FastError`, for another data set than the run's too. A pretrained network takes any with its classes."""
     trained, device = find_trained(run), pick_device(device)
     recipe, winograd = _recipe_here(trained, device)
-    data = load_images_of(trained, data)
-    if trained.is_pretrained:  # it may meet other images, and fewer
-        data, recipe = replace(data, stats=trained.stats), replace(recipe, bs=min(recipe.bs, len(data.train_labels)))
+    data = replace(load_images_of(trained, data), stats=trained.stats)  # normalised as it was then
+    if trained.is_pretrained: recipe = replace(recipe, bs=min(recipe.bs, len(data.train_labels)))  # it may meet fewer
     learn = get_learner(recipe, data, winograd=winograd)
     quiet_unless_interactive(learn)
     trained.load(learn.model, device)
@@ -62,7 +62,11 @@ def load_images_of(
 ):
     "The images that it was trained on, an `ImageData`; refuses others, as `load_run`. Raises `S8FastError`."
     trained_on = trained.record['data']
-    data = load_data('digits' if data is None and trained_on['name'] == 'digits' else data)
+    if data is None and trained_on['name'] == 'digits': data = 'digits'
+    elif data is None and not (trained_on['name'] == 'cifar10' or os.environ.get('S8FAST_DATA')):
+        name = printable(trained_on['name'])
+        raise S8FastError(f'{trained.name} was trained on {name}: give these images with --data.')
+    data = load_data(data)
     if other := data_differences(data_facts(data), trained_on): _check_other(trained, list(data.vocab), other)
     return data
 

@@ -16,7 +16,8 @@ from typing import Any, Callable
 
 import torch
 
-from ..data.dataset import data_differences, data_facts
+from ..data.dataset import data_source
+from ..data.images import ImageData, data_differences, data_facts
 from ..errors import S8FastError
 from ..files import write_json
 from ..models.winograd import winograd_available, winograd_layers
@@ -53,8 +54,7 @@ class Job:
     @property
     def source(self):
         "Where the images come from, as `load_data` takes it."
-        if self.data in (None, 'digits'): return self.data
-        return str(Path(self.data).expanduser().absolute()) if isinstance(self.data, (str, Path)) else IN_MEMORY
+        return IN_MEMORY if isinstance(self.data, ImageData) else self.data and data_source(self.data)
 
     def lap(self, name):
         "The end of a stage: its seconds are noted, and the next one finds the memory free."
@@ -120,7 +120,8 @@ def headline(recipe, data, learn, precision):
     if winograd_layers(learn.model): how.append('Winograd')
     if processes().size > 1: how.append(f'{processes().size} processes')
     if recipe.compile: how.append('compiled')
-    return (f'{recipe.model} on {data.name} ({data.edition}): {n_train:,} training, {n_valid:,} validation, '
+    edition = data.edition if data.name in ('cifar10', 'digits') else f'{len(data.vocab):,} classes; {data.edition}'
+    return (f'{recipe.model} on {data.name} ({edition}): {n_train:,} training, {n_valid:,} validation, '
             f'{len(data.test_labels):,} test images; {", ".join(how)}; {recipe.pipeline} pipeline')
 
 def check_data(
@@ -128,9 +129,10 @@ def check_data(
     data,        # an `ImageData`
     begun_with,  # the `data` of the run's record
 ):
-    "Refuse other images than the run was begun with. Raises `S8FastError`."
+    "The images, normalised as when the run began; refuses others than these. Raises `S8FastError`."
     if other := data_differences(data_facts(data), begun_with):
         raise S8FastError(f'The data is not what {out} was begun with ({other}): give that one with --data.')
+    return replace(data, stats=tuple(map(tuple, begun_with['stats']))) if 'stats' in begun_with else data
 
 # %% ../../nbs/40_runs.job.ipynb #1762cd81
 def same_record(job):

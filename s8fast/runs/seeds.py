@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ..data.dataset import data_differences, data_facts, load_data
+from ..data.dataset import load_data
+from ..data.images import data_differences, data_facts
 from ..errors import NonFiniteLoss, S8FastError
 from ..files import remove, write_json
 from ..recipe import Recipe, differences

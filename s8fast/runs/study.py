@@ -6,7 +6,6 @@
 __all__ = ['PAUSE', 'POLL', 'run_study']
 
 # %% ../../nbs/53_runs.study.ipynb #da5315f0
-import os
 import re
 import signal
 import time
@@ -18,7 +17,8 @@ from typing import Callable
 
 import torch
 
-from ..data.dataset import data_facts, load_data
+from ..data.dataset import data_source, load_data
+from ..data.images import data_facts
 from ..errors import Interrupted, S8FastError
 from ..files import write_json
 from .cluster import check_address, on_cluster
@@ -50,7 +50,7 @@ def run_study(
     if ray and workers > 1: raise S8FastError('--workers are of this machine, and --ray of others: give one of them.')
     if threads is not None and threads < 1: raise S8FastError(f'--threads {threads} is no number of threads.')
     check_address(ray) if ray else check_workers(workers, study.values())
-    data = _source(data)
+    data = data_source(data)
     facts, part = data_facts(load_data(data)), _check(study, out, test, bool(ray))
     tasks = [Task(arm, replace(recipe, seed=seed), out/arm/f'seed{seed}')
              for seed in seeds for arm, recipe in study.items()]
@@ -67,12 +67,6 @@ def _way(state, data, workers, ray, threads):
     if ray: return lambda tasks: on_cluster(tasks, data, state.out, ray, threads, state.log)
     if workers > 1: return lambda tasks: in_workers(tasks, data, workers, threads, state.log)
     return lambda tasks: in_this_process(tasks, data, state.say_of_run)
-
-def _source(data):
-    "Where the images are, so that every process and machine finds the same."
-    data = (os.environ.get('S8FAST_DATA') or None) if data is None else data
-    is_path = isinstance(data, (str, Path)) and str(data) != 'digits'
-    return Path(data).expanduser().absolute() if is_path else data
 
 # %% ../../nbs/53_runs.study.ipynb #b94d50ab
 @dataclass

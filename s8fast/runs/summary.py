@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 from typing_extensions import TypedDict
 
-from ..data.dataset import data_differences
+from ..data.images import data_differences
 from ..errors import S8FastError
 from ..files import read_json
 from ..recipe import differences

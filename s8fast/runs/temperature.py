@@ -8,7 +8,8 @@ __all__ = ['MAY_DIFFER', 'own_temperature', 'borrow_temperature', 'final_figures
 # %% ../../nbs/42_runs.temperature.ipynb #6f01ea1f
 from dataclasses import fields, replace
 
-from ..data.dataset import data_differences, data_facts, load_data
+from ..data.dataset import load_data
+from ..data.images import data_differences, data_facts
 from ..data.loaders import test_dl
 from ..errors import S8FastError
 from ..recipe import DeviceChoices, differences

@@ -170,7 +170,7 @@ def _steps(job):
     if ours.is_first: data = load_data(job.data)
     ours.highest(0)  # process 0 has decoded the images, and the others find them
     if not ours.is_first: data = load_data(job.data)
-    if record: check_data(job.out, data, record['data'])
+    if record: data = check_data(job.out, data, record['data'])
     learn = get_learner(recipe, data, winograd=winograd, sync_bn=job.sync_bn)
     interactive = quiet_unless_interactive(learn)
     precision = pick_precision(recipe.precision, device_of(learn))

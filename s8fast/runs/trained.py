@@ -13,7 +13,8 @@ from typing import Callable, NamedTuple
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from ..data.dataset import CIFAR10_STATS, digits
+from ..data.dataset import digits
+from ..data.images import CIFAR10_STATS
 from ..errors import S8FastError
 from ..models.hub import HUB, hub_files
 from ..models.pretrained import PRETRAINED, TrainedNetwork, load_weights, pretrained_files, read_facts

@@ -10,7 +10,7 @@ import torch
 from fastai.learner import Learner
 from helpers import COMMANDS, ULTIMUS, assert_sentence, draw_data, names, write_folders
 
-from s8fast.data.dataset import load_cifar10
+from s8fast.data.dataset import load_folder
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_folder_that_is_not_there(refused, monkeypatch):
 
 
 def test_a_batch_larger_than_the_set(refused, folders):
-    load_cifar10(folders)  # the cache of good data may stay
+    load_folder(folders)  # the cache of good data may stay
     for rate in ('auto', 0.01):
         refused('s8fast_train', '--out', 'run', '--lr_max', rate, '--data', folders, '--valid_pct', 0.5, '--bs', 11,
                 '--device', 'cpu', parts=['11', '10 training images', 'bs'])
@@ -62,7 +62,7 @@ def test_a_batch_larger_than_the_set(refused, folders):
 
 @pytest.mark.parametrize('valid_pct', [0.1, 0.9, 1])
 def test_a_validation_share_that_leaves_a_class_out(refused, folders, valid_pct):
-    load_cifar10(folders)
+    load_folder(folders)
     refused('s8fast_train', '--data', folders, '--out', 'run', '--bs', 1, '--valid_pct', valid_pct,
             parts=[f'valid_pct={float(valid_pct)}', 'of 20 images', 'each of the 10 classes'])
 

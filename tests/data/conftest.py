@@ -2,7 +2,7 @@
 import pytest
 from helpers import names
 
-from s8fast.data.dataset import load_cifar10
+from s8fast.data.dataset import load_folder
 from s8fast.errors import S8FastError
 
 
@@ -12,7 +12,7 @@ def refused(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
     def refused(root, *parts):
         before = names(tmp_path)
-        with pytest.raises(S8FastError) as error: load_cifar10(root)
+        with pytest.raises(S8FastError) as error: load_folder(root)
         message = str(error.value)
         assert message.endswith('.') and '\n' not in message
         for part in parts: assert str(part) in message, (part, message)

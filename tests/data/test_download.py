@@ -10,7 +10,8 @@ from fastai.data.external import URLs, fastai_cfg
 from fastdownload.core import path_stats
 from helpers import ON_CPU, VOCAB, assert_sentence, draw_data, write_folders
 
-from s8fast.data.dataset import cifar10_path, load_cifar10
+from s8fast.data.dataset import load_folder
+from s8fast.data.location import cifar10_path
 from s8fast.errors import S8FastError
 
 
@@ -51,13 +52,13 @@ def server(tmp_path, monkeypatch):
 
 def test_downloads_once_and_reads(home, archive, server):
     _, data = archive
-    found = load_cifar10()
+    found = load_folder()
     assert server == ['/cifar10.tgz'] and cifar10_path() == home/'data'/'cifar10'
     assert found.vocab == tuple(VOCAB) and found.edition == 'PNG files'
     for part, (images, labels) in data.items():
         assert np.array_equal(getattr(found, f'{part}_images'), images)
         assert np.array_equal(getattr(found, f'{part}_labels'), labels)
-    assert load_cifar10().fingerprint == found.fingerprint and server == ['/cifar10.tgz']
+    assert load_folder().fingerprint == found.fingerprint and server == ['/cifar10.tgz']
 
 
 def test_training_without_a_folder_downloads(home, archive, server, call_command, tmp_path):
@@ -102,4 +103,4 @@ def test_a_damaged_archive_is_no_data_set_and_the_next_download_is(home, archive
     assert_refused(call_command, tmp_path)
     assert not (home/'data'/'cifar10').exists()
     path.write_bytes(whole)
-    assert len(load_cifar10().train_labels) == len(data['train'][1])
+    assert len(load_folder().train_labels) == len(data['train'][1])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from helpers import VOCAB
 
-from s8fast.data.dataset import CIFAR10_STATS, load_cifar10, split
+from s8fast.data.dataset import load_folder
+from s8fast.data.images import CIFAR10_STATS, split
 from s8fast.recipe import Recipe
 from s8fast.runs.train import train
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(not ROOT, reason='S8FAST_DATA names no folder wi
 
 
 @pytest.fixture(scope='module')
-def cifar10(): return load_cifar10(ROOT, cache=False)
+def cifar10(): return load_folder(ROOT, cache=False)
 
 
 def test_parts_and_classes(cifar10):

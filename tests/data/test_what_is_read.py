@@ -7,7 +7,8 @@ import pytest
 from helpers import VOCAB, draw_data, names, write_batches, write_folders
 from PIL import Image
 
-from s8fast.data.dataset import ImageData, load_cifar10, load_data
+from s8fast.data.dataset import load_folder, load_data
+from s8fast.data.images import ImageData
 from s8fast.errors import S8FastError
 
 
@@ -28,7 +29,7 @@ def pair(tmp_path):
     return roots
 
 
-def digest(root, cache=False): return load_cifar10(root, cache).fingerprint
+def digest(root, cache=False): return load_folder(root, cache).fingerprint
 
 
 def linked_parts(root, to):
@@ -133,7 +134,7 @@ def test_no_image_is_passed_over_without_a_word(refused, folders, hide, says):
 
 def test_two_of_the_classes_are_a_data_set_of_their_own(tmp_path):
     parts = {part: (images[labels < 2], labels[labels < 2]) for part, (images, labels) in draw_data(2, 1).items()}
-    found = load_cifar10(write_folders(tmp_path/'pets', parts, vocab=('cat', 'dog')), cache=False)
+    found = load_folder(write_folders(tmp_path/'pets', parts, vocab=('cat', 'dog')), cache=False)
     assert found.vocab == ('cat', 'dog') and len(found.train_labels) == 4
 
 

@@ -11,7 +11,7 @@ from helpers import draw_data, write_batches
 from peaks import at_most
 
 from s8fast.data.cifar_files import read_batch
-from s8fast.data.dataset import load_cifar10
+from s8fast.data.dataset import load_folder
 from s8fast.errors import S8FastError
 
 
@@ -21,7 +21,7 @@ def original(tmp_path): return write_batches(tmp_path/'cifar-10-batches-py', dra
 
 def test_a_batch_that_is_too_large(original, count):
     os.truncate(original/'data_batch_3', 1 << 33)  # a hole: takes no space
-    with pytest.raises(S8FastError, match='data_batch_3 .*more than'): load_cifar10(original, cache=False)
+    with pytest.raises(S8FastError, match='data_batch_3 .*more than'): load_folder(original, cache=False)
     count(['hostile batches'])
 
 
@@ -34,7 +34,7 @@ BOMBS = {
 @pytest.mark.parametrize('name', BOMBS)
 def test_a_pickle_that_asks_for_memory(original, count, name):
     (original/'data_batch_3').write_bytes(BOMBS[name])
-    with pytest.raises(S8FastError, match='data_batch_3'): load_cifar10(original, cache=False)
+    with pytest.raises(S8FastError, match='data_batch_3'): load_folder(original, cache=False)
     count(['hostile batches'])
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import draw_data, write_folders
 from peaks import at_most
 
-from s8fast.data.dataset import load_cifar10
+from s8fast.data.dataset import load_folder
 from s8fast.data.pictures import read_image
 from s8fast.errors import S8FastError
 
@@ -82,6 +82,6 @@ def test_what_is_no_file_among_the_images(tmp_path, count, name):
     path = next((root/'train'/'cat').iterdir())
     path.unlink()
     LINKS[name](path)
-    with pytest.raises(S8FastError) as error: load_cifar10(root, cache=False)
+    with pytest.raises(S8FastError) as error: load_folder(root, cache=False)
     assert str(path) in str(error.value)
     count(['hostile images'])

@@ -7,7 +7,7 @@ import torch
 from helpers import assert_sentence, edit_recipe, named, names
 from safetensors.torch import load_file, save_file
 
-from s8fast.data.dataset import load_cifar10
+from s8fast.data.dataset import load_folder
 from s8fast.runs.record import RECIPE_VERSION
 
 
@@ -104,7 +104,7 @@ SPOILT = (no_run, no_recipe, half_a_recipe, recipe_of_something_else, recipe_of_
 @pytest.mark.parametrize('spoil', SPOILT, ids=named)
 def test_a_run_folder_that_is_spoilt(call_command, run, png, tmp_path, spoil):
     parts = spoil(run)
-    load_cifar10(png)
+    load_folder(png)
     before = names(tmp_path)
     for command in ('s8fast_evaluate', 's8fast_report'):
         assert_sentence(call_command(command, run, '--data', png, '--device', 'cpu'), command, *parts)
