@@ -60,7 +60,8 @@ def save_figure(fig, path):
     others = [o for o in said if not re.match(_NO_GLYPH, str(o.message))]
     for o in others: warnings.showwarning(o.message, o.category, o.filename, o.lineno)
     if len(others) < len(said):
-        warnings.warn('The font of the pictures lacks letters of some names and shows boxes for them; the tables have them.')
+        warnings.warn('The font of the pictures lacks letters of some names and shows boxes for them; the tables '
+                      'have them.')
 
 _NO_GLYPH = 'Glyph .* missing from font'  # of matplotlib, once for each letter
 

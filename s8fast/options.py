@@ -16,8 +16,8 @@ from .errors import S8FastError
 from .recipe import AUTO, PRESETS, choices, make_recipe
 
 # %% ../nbs/74_options.ipynb #9e05e449
-DATA_HELP = ('CIFAR-10, CIFAR-100, or your own images: a folder or an archive with a folder for each class; or hf:NAME, a '
-             'data set of Hugging Face; or "digits"; when left out: $S8FAST_DATA, else fastai\'s download of CIFAR-10')
+DATA_HELP = ('CIFAR-10, CIFAR-100, or images of your own, a folder or an archive with a folder for each class; '
+             'hf:NAME, a Hugging Face data set; or "digits"; when left out: $S8FAST_DATA, else a download of CIFAR-10')
 
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` whose errors are one sentence, and whose options may be written with `-` or `_`."

@@ -50,6 +50,8 @@ def _pictures_below(folder, above=()):
     if here in above or len(above) > 32:
         raise S8FastError(f'{folder} is a folder within itself, by a link, or too deep: remove it.')
     for name in _visible(folder):
+        if (folder/name).is_dir() and _is_picture(name):
+            raise S8FastError(f'{folder/name} is no file: replace or remove it.')
         if (folder/name).is_dir(): yield from _pictures_below(folder/name, (*above, here))
         elif _is_picture(name): yield folder/name
 
@@ -57,10 +59,11 @@ def _pictures_below(folder, above=()):
 def _unwrapped(root, is_part=False):
     "`root`, or the only folder in it, or the only folder in that; `is_part`: a folder named train can be a wrapping."
     for _ in range(8):
-        names = _visible(root)
-        is_wrapping = len(_folders(root)) == 1 and not any(map(_is_picture, names))
-        inner = root/_folders(root)[0] if is_wrapping else root
-        if not is_wrapping or not _folders(inner) or (part_of(inner.name) and not is_part): return root
+        folders = _folders(root)
+        if len(folders) != 1 or any(map(_is_picture, _visible(root))): return root
+        inner = root/folders[0]
+        is_class = not _folders(inner) or any(map(_is_picture, _visible(inner)))
+        if is_class or (part_of(inner.name) and not is_part): return root
         root = inner
     return root
 
@@ -108,11 +111,14 @@ def list_pictures(
     names, test = _folders(root), None
     if any(map(part_of, names)):
         parts = find_parts(names, root)
+        if not parts.test:
+            raise S8FastError(f'{root} has no test, val or valid beside {parts.train[0]}: add it, or give '
+                              f'{root/parts.train[0]}, of which a fifth is then split off.')
         train, note = {}, parts.note
         for name in parts.train:
             for label, files in _class_files(root/name).items(): train[label] = train.get(label, []) + files
         where = root/parts.train[0]
-        if parts.test: test = _class_files(root/parts.test)
+        test = _class_files(root/parts.test)
     else: where, train, note = root, _class_files(root), SPLIT_OFF
     vocab = tuple(sorted({*train, *(test or ())}))
     _check_vocab(vocab, train, where, classes)

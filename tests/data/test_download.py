@@ -11,7 +11,7 @@ from fastdownload.core import path_stats
 from helpers import ON_CPU, VOCAB, assert_sentence, draw_data, write_folders
 
 from s8fast.data.dataset import load_folder
-from s8fast.data.location import cifar10_path
+from s8fast.data.location import locate
 from s8fast.errors import S8FastError
 
 
@@ -53,7 +53,7 @@ def server(tmp_path, monkeypatch):
 def test_downloads_once_and_reads(home, archive, server):
     _, data = archive
     found = load_folder()
-    assert server == ['/cifar10.tgz'] and cifar10_path() == home/'data'/'cifar10'
+    assert server == ['/cifar10.tgz'] and locate().path == home/'data'/'cifar10'
     assert found.vocab == tuple(VOCAB) and found.edition == 'PNG files'
     for part, (images, labels) in data.items():
         assert np.array_equal(getattr(found, f'{part}_images'), images)
@@ -72,7 +72,7 @@ def test_training_without_a_folder_downloads(home, archive, server, call_command
 
 def test_a_folder_comes_before_the_download(home, archive, server, tmp_path, monkeypatch):
     monkeypatch.setenv('S8FAST_DATA', str(tmp_path/'cifar10'))
-    assert cifar10_path() == tmp_path/'cifar10' and server == []
+    assert locate().path == tmp_path/'cifar10' and server == []
 
 
 def assert_refused(call_command, tmp_path, *parts):
@@ -84,7 +84,7 @@ def assert_refused(call_command, tmp_path, *parts):
 def test_nobody_answers(home, call_command, tmp_path, monkeypatch):
     with ThreadingHTTPServer(('127.0.0.1', 0), SimpleHTTPRequestHandler) as httpd: port = httpd.server_port
     monkeypatch.setattr(URLs, 'CIFAR', f'http://127.0.0.1:{port}/cifar10.tgz')  # the port is closed again
-    with pytest.raises(S8FastError, match='could not be downloaded'): cifar10_path()
+    with pytest.raises(S8FastError, match='could not be downloaded'): locate()
     assert_refused(call_command, tmp_path)
     assert not (home/'data'/'cifar10').exists()
 

@@ -5,7 +5,7 @@ import tarfile
 import pytest
 from peaks import at_most
 
-from s8fast.data.download import unpack
+from s8fast.data.archives import unpack
 from s8fast.errors import S8FastError
 
 REG, DIR, SYM, LNK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE

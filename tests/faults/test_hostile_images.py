@@ -54,7 +54,7 @@ def test_an_image_that_is_made_to_harm(tmp_path, count, name):
 def test_pixels_after_the_last_line_are_not_unpacked(tmp_path, count):
     path = tmp_path/'image.png'
     path.write_bytes(png(32, 32, LINES + bytes(200_000_000)))
-    with at_most(20_000_000): image = read_image(path)
+    with at_most(20_000_000): image, _ = read_image(path)
     assert image.shape == (32, 32, 3) and not image.any()
     count(['hostile images'])
 
@@ -64,7 +64,7 @@ def test_a_file_that_is_too_large(tmp_path, count):
     path = tmp_path/'image.png'
     path.write_bytes(SIGNATURE + header(32, 32) + struct.pack('>I', 2**31 - 1) + b'prVt')
     os.truncate(path, 2**31 + 100)
-    with pytest.raises(S8FastError, match='image.png has more than a million bytes'): read_image(path)
+    with pytest.raises(S8FastError, match='image.png cannot be read as an image .it has 2,147'): read_image(path)
     count(['hostile images'])
 
 
