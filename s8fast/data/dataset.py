@@ -117,7 +117,7 @@ def load_data(
     named = os.environ.get('S8FAST_DATA') if data is None else str(data)
     if (named or '').startswith(HF):
         name = named.removeprefix(HF)
-        return image_data(name, *read_hugging_face(name))
+        return image_data(Path(name).name if os.path.exists(name) else name, *read_hugging_face(name))
     return digits() if named == 'digits' else load_folder(data)
 
 def data_source(

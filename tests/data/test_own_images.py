@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers import TINY, assert_sentence, names, read_json
+from helpers import ON_CPU, assert_sentence, names, read_json
 from PIL import Image, ImageDraw
 
 from s8fast.data.any_image import read_any_image
@@ -55,7 +55,8 @@ def photographs(once):
 def test_a_folder_of_photographs_from_end_to_end(call_command, photographs, tmp_path, monkeypatch):
     monkeypatch.chdir(photographs.parent)
     run, data = tmp_path/'run', ('--data', photographs.name)
-    done = call_command('s8fast_train', *data, '--out', run, '--epochs', 2, *TINY[:-3], '--bs', 8, '--valid_pct', .2)
+    done = call_command('s8fast_train', *data, '--out', run, '--model', 'ultimus', '--epochs', 2, *ON_CPU,
+                        '--bs', 8, '--valid_pct', .2)
     assert done.returncode == 0 and '3 classes; image files, brought to 32x32 RGB; a fifth of each class split off' in \
         done.stdout, done.stderr
     facts = read_json(run/'recipe.json')['data']
@@ -217,6 +218,36 @@ def test_cifar100_that_is_damaged(refused, cifar100, photographs):
     refused(cifar100, 'test has fine_labels that do not fit its 2 images')
     (cifar100/'test').unlink()
     refused(cifar100, 'test is missing')
+
+
+# Data sets of Hugging Face, one that lies here
+
+@pytest.fixture
+def saved(photographs, tmp_path, monkeypatch):
+    datasets = pytest.importorskip('datasets')
+    monkeypatch.setenv('HF_HOME', str(tmp_path/'hf'))
+    files = [(path, CLASSES.index(path.relative_to(photographs).parts[0]))
+             for path in sorted(photographs.rglob('*.*')) if path.suffix[1:] in KINDS]
+    kinds = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list(CLASSES)))
+    rows = dict(image=[str(path) for path, _ in files], label=[label for _, label in files])
+    datasets.DatasetDict(train=datasets.Dataset.from_dict(rows, kinds)).save_to_disk(str(tmp_path/'saved'))
+    return tmp_path/'saved'
+
+
+def test_a_data_set_of_hugging_face(saved, photographs):
+    found, expected = load_data(f'hf:{saved}'), load_folder(photographs, cache=False)
+    assert found.vocab == CLASSES and found.name == 'saved'
+    pixels = [{o.tobytes() for part in ('train', 'test') for o in getattr(data, f'{part}_images')}
+              for data in (found, expected)]
+    assert pixels[0] == pixels[1] and (len(found.train_labels), len(found.test_labels)) == (30, 6)
+
+
+def test_no_data_set_of_hugging_face(call_command, tmp_path, monkeypatch):
+    train = 's8fast_train', '--out', tmp_path/'run', '--data'
+    (tmp_path/'empty').mkdir()
+    assert_sentence(call_command(*train, f'hf:{tmp_path}/empty'), 's8fast_train', f'hf:{tmp_path}/empty cannot be had')
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert_sentence(call_command(*train, 'hf:a/b'), 's8fast_train', 'needs datasets', "pip install 's8fast[datasets]'")
 
 
 # Where they lie, for a process elsewhere
