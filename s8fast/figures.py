@@ -6,10 +6,9 @@
 __all__ = ['in_notebook', 'in_kernel', 'subplots', 'close', 'save_figure', 'draw_all', 'as_text', 'plain_titles']
 
 # %% ../nbs/03_figures.ipynb #e12f7a71
-import re
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from .errors import S8FastError, reason
 from .files import write_whole
@@ -53,17 +52,20 @@ def close(
 
 def save_figure(fig, path):
     "Write a matplotlib figure to a PNG file, atomically, and close it. Raises `S8FastError`."
+    try: write_whole(path, lambda tmp: fig.savefig(tmp, dpi=100, format='png', bbox_inches='tight'))
+    finally: close(fig)
+
+@contextmanager
+def _one_word_of_letters():
+    "matplotlib warns of each letter that its font lacks; this says so once."
     with warnings.catch_warnings(record=True) as said:
-        warnings.filterwarnings('always', message=_NO_GLYPH)
-        try: write_whole(path, lambda tmp: fig.savefig(tmp, dpi=100, format='png', bbox_inches='tight'))
-        finally: close(fig)
-    others = [o for o in said if not re.match(_NO_GLYPH, str(o.message))]
+        warnings.filterwarnings('always', message='Glyph .* missing from font')
+        yield
+    others = [o for o in said if not str(o.message).startswith('Glyph ')]
     for o in others: warnings.showwarning(o.message, o.category, o.filename, o.lineno)
     if len(others) < len(said):
         warnings.warn('The font of the pictures lacks letters of some names and shows boxes for them; the tables '
                       'have them.')
-
-_NO_GLYPH = 'Glyph .* missing from font'  # of matplotlib, once for each letter
 
 # %% ../nbs/03_figures.ipynb #1341e996
 def draw_all(
@@ -76,9 +78,10 @@ def draw_all(
     figs, failed, before = {}, [], _numbers()
     try:
         for name, make in pictures.items(): _try(lambda: figs.setdefault(name, make()), folder/f'{name}.png', failed)
-        for name, fig in figs.items():
-            path = folder/f'{name}.png'
-            _try(lambda: save_figure(fig, path), path, failed)
+        with _one_word_of_letters():
+            for name, fig in figs.items():
+                path = folder/f'{name}.png'
+                _try(lambda: save_figure(fig, path), path, failed)
     finally: close(*figs.values(), *(_numbers() - before))  # one that failed halfway is pyplot's still
     return failed
 
