@@ -15,8 +15,9 @@ import torch
 from ..data.dataset import data_differences, data_facts, load_data
 from ..data.loaders import test_dl
 from ..errors import S8FastError
+from ..models.zoo import get_network
 from .record import recipe_of
-from .trained import find_trained
+from .trained import find_trained, warn_of_change
 from ..training.device import is_emulated, pick_device
 from ..training.learner import get_learner, quiet_unless_interactive
 from ..training.metrics import evaluate
@@ -32,10 +33,12 @@ def load_run(
     Raises `S8FastError`, for another data set than the run's too. A pretrained network takes any with its classes."""
     trained, device = find_trained(run), pick_device(device)
     recipe, winograd = _recipe_here(trained, device)
+    get_network(recipe.model)  # refused before data is read
+    warn_of_change(trained)
     data = load_images_of(trained, data)
     if trained.is_pretrained:  # it may meet other images, and fewer
         data, recipe = replace(data, stats=trained.stats), replace(recipe, bs=min(recipe.bs, len(data.train_labels)))
-    learn = get_learner(recipe, data, winograd=winograd)
+    learn = get_learner(recipe, data, winograd=winograd, trains=False)
     quiet_unless_interactive(learn)
     trained.load(learn.model, device)
     return learn, data, trained.record
