@@ -124,4 +124,4 @@ def cam_layers(
     "Names of the layers of its GradCAM maps: `wanted`, else the network's own, else its last convolution; or none."
     if wanted != AUTO: return wanted.split(',')
     if network and network.cam_layer: return [network.cam_layer]
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)][-1:]
+    return [name for name, module in model.named_modules() if name and isinstance(module, nn.Conv2d)][-1:]
