@@ -123,6 +123,7 @@ def near(
     most=12,  # so many are all told
 ):
     "The names to propose for it, as text."
-    names = list(names)
-    if len(names) > most: names = difflib.get_close_matches(word, names, min(8, most), .4) or [*names[:most], '...']
-    return ', '.join(names)
+    names, n = list(names), min(8, most)
+    if len(names) <= most: return ', '.join(names)
+    rest = f'or one of {len(names) - n:,} more'
+    return ', '.join(difflib.get_close_matches(word, names, n, .4) or [*names[:n], rest])

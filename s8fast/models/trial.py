@@ -13,7 +13,7 @@ from fastai.torch_core import TensorImage
 
 from ..errors import S8FastError, machine_fault
 from .watch import check_map, find_layers, watch
-from .zoo import cam_layers, fault, get_network, kind_of
+from .zoo import TIMM, cam_layers, fault, get_network, kind_of
 from ..recipe import AUTO
 
 # %% ../../nbs/19c_models.trial.ipynb #559b3ec9
@@ -29,7 +29,7 @@ def _faults(name, file, what, channels_last):
     except S8FastError: raise
     except (Exception, SystemExit) as e:
         if isinstance(e, (RuntimeError, MemoryError)) and (refusal := machine_fault(e)): raise refusal from e
-        hint = ': mend it'
+        hint = ': give another one' if name.startswith(TIMM) else ': mend it'
         if channels_last and 'view' in str(e): hint = ': use reshape or flatten, or give --channels_last 0'
         if what.startswith('1 image in training'):
             hint = ', and the last batch of an epoch has 1 image: give --drop_last, or another --bs'

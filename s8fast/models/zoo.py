@@ -76,8 +76,12 @@ class Maker(NamedTuple):
                               'take the number of classes and to give an nn.Module.') from e
         return model
 
-def kind_of(value): return 'None' if value is None else f'{"an" if type(value).__name__[0] in "aeiou" else "a"} ' \
-                                                        f'{type(value).__name__}'
+def kind_of(
+    value,  # anything
+):
+    "What it is, for a sentence: `an int`, `a tuple`, `None`."
+    kind = type(value).__name__
+    return 'None' if value is None else f'{"an" if kind[0] in "aeiou" else "a"} {kind}'
 
 def _settle(model):
     "Let lazy layers take their sizes from a batch."

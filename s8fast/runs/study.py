@@ -70,6 +70,13 @@ def _way(state, data, workers, ray, threads):
     if workers > 1: return lambda tasks: in_workers(tasks, data, workers, threads, state.log)
     return lambda tasks: in_this_process(tasks, data, state.say_of_run)
 
+def _source(data):
+    "Where the images are, so that every process and machine finds the same."
+    data = (os.environ.get('S8FAST_DATA') or None) if data is None else data
+    is_path = isinstance(data, (str, Path)) and str(data) != 'digits'
+    return Path(data).expanduser().absolute() if is_path else data
+
+# %% ../../nbs/53_runs.study.ipynb #2a9af880
 def _word(model, elsewhere):
     "By what another process has a network that is code of one's own. Raises `S8FastError` where it cannot."
     code = get_network(model).code
@@ -77,12 +84,6 @@ def _word(model, elsewhere):
         raise S8FastError(f'The network {model} is one of this process alone: add it as FILE.py:NAME, or do the runs '
                           'one after the other.')
     return code and code.word
-
-def _source(data):
-    "Where the images are, so that every process and machine finds the same."
-    data = (os.environ.get('S8FAST_DATA') or None) if data is None else data
-    is_path = isinstance(data, (str, Path)) and str(data) != 'digits'
-    return Path(data).expanduser().absolute() if is_path else data
 
 # %% ../../nbs/53_runs.study.ipynb #b94d50ab
 @dataclass

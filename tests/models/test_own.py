@@ -1,4 +1,4 @@
-"Networks of one's own: from a file to a report, every sentence, odd ones, and that nothing but the command line runs code."
+"Networks of one's own: from a file to a report, every sentence, odd ones, and that no code runs unasked."
 import shutil
 import signal
 import textwrap
@@ -87,7 +87,8 @@ def test_what_a_run_says_of_it(own_run):
 
 
 COMMANDS = [('s8fast_evaluate',), ('s8fast_report',), ('s8fast_calibrate',), ('s8fast_robustness',),
-            ('s8fast_predict', 'x.png'), ('s8fast_export', '--to', 'pt2'), ('s8fast_publish', 'me/it', '--dry_run', 'pub')]
+            ('s8fast_predict', 'x.png'), ('s8fast_export', '--to', 'pt2'),
+            ('s8fast_publish', 'me/it', '--dry_run', 'pub')]
 
 @pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command[0])
 def test_a_run_alone_runs_no_code(call_command, own_run, monkeypatch, tmp_path, command):
@@ -107,7 +108,8 @@ def test_neither_does_a_recipe_or_a_study(call_command, net, own_run):
     forget()
     recipe = own_run[0].folder/'recipe.json'
     for name, *how in (('s8fast_train',), ('s8fast_train', '--seeds', '0-1'), ('s8fast_lr_find',)):
-        assert_sentence(call_command(name, '--data', 'digits', '--recipe', recipe, *how), name, 'give --model net.py:Net')
+        done = call_command(name, '--data', 'digits', '--recipe', recipe, *how)
+        assert_sentence(done, name, 'give --model net.py:Net')
     study = net.with_name('study.toml')
     study.write_text('[base]\nmodel = "net.py:Net"\n[arms.b]\nbs = 64\n')
     assert_sentence(call_command('s8fast_study', study, '--seeds', '0', '--data', 'digits'), 's8fast_study',
@@ -147,7 +149,8 @@ def test_what_is_published(call_command, own_run, tmp_path, monkeypatch):
     assert_sentence(call_command('s8fast_publish', run.folder, 'me/it', '--dry_run', 'space', '--space', *model),
                     's8fast_publish', 'leave --space out')
     from s8fast.models.pretrained import NetworkFiles, network_from
-    files = NetworkFiles('hub:me/it', tmp_path/'pub'/'config.json', tmp_path/'pub'/'model.safetensors', 'fetch it again')
+    pub = tmp_path/'pub'
+    files = NetworkFiles('hub:me/it', pub/'config.json', pub/'model.safetensors', 'fetch it again')
     images = few_digits().test_images[:3]
     found = network_from(files)
     assert found.layers == ('conv',)
@@ -200,7 +203,8 @@ OF_A_NETWORK = dict(
     making=('def Net(n): return [][n]', ['wrong.py line 2: IndexError']),
     other=('def Net(n): return n', ['it gives an int', 'nn.Module']),
     nothing=('def Net(n): pass', ['it gives None']),
-    width=('def Net(n): return nn.Sequential(nn.Flatten(), nn.Linear(3072, 7))', ['[1, 7], and the data has 10 classes']),
+    width=('def Net(n): return nn.Sequential(nn.Flatten(), nn.Linear(3072, 7))',
+           ['[1, 7], and the data has 10 classes']),
     rank=('def Net(n): return nn.Conv2d(3, n, 32)', ['gives [1, 10, 1, 1]']),
     fixed=('def Net(n): return nn.Sequential(nn.Flatten(0), nn.Linear(2*3072, n))', ['1 image in evaluation mode']),
     shape=('def Net(n): return nn.Linear(100, n)', ['does not take 1 image', 'RuntimeError']),
@@ -502,10 +506,11 @@ def test_a_study_in_several_processes(run_command, net):
 @pytest.mark.slow
 @pytest.mark.parametrize('odd', [False, True])
 def test_one_run_in_two_processes(run_command, net, odd):
-    "The same weights as in one process, but for the last digits; a network with idle parameters and an infinite mask too."
+    "The same weights as in one process, but for the last digits; with idle parameters and an infinite mask too."
     if odd:
         import inspect
-        net.write_text('import torch\nfrom torch import nn\n' + inspect.getsource(Idle).replace('class Idle', 'class Net'))
+        source = inspect.getsource(Idle).replace('class Idle', 'class Net')
+        net.write_text(f'import torch\nfrom torch import nn\n\n{source}')
     how = 's8fast_train', *SHORT, '--precision', 'fp32', '--model', './net.py:Net', '--no_report', '--bs', 100
     for n in 1, 2:
         done = run_command(*how, '--processes', n, '--out', f'run{n}', cwd=net.parent)
