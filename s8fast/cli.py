@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .command import command, rank
 from .errors import Interrupted, S8FastError
-from .options import DATA_HELP, Parser, add_recipe, given_choices, recipe_from
+from .options import DATA_HELP, Parser, add_model, add_recipe, given_choices, recipe_from, use_model
 from .recipe import AUTO
 
 # %% ../nbs/76_cli.ipynb #24312f08
@@ -58,6 +58,7 @@ def s8fast_train(argv=None):
     launched = (os.environ.get('WORLD_SIZE') or '1') != '1'
     if args.seeds is not None and (launched or args.processes not in (None, 1)):
         raise S8FastError('Several processes train one run: leave --seeds out, and give each seed its own command.')
+    use_model(args)
     if args.processes not in (None, 1) and not launched: _start(args, argv)
     if launched: _end_with_launcher()
     if rank():
@@ -141,6 +142,7 @@ def s8fast_lr_find(argv=None):
     parser.add_argument('--num_it', type=int, default=100, metavar='N', help='steps')
     add_recipe(parser)
     args = parser.parse_args(argv)
+    use_model(args)
     recipe, winograd = recipe_from(args)
     if Path(args.out).suffix != '.png' or Path(args.out).is_dir() or not Path(args.out).absolute().parent.is_dir():
         raise S8FastError(f'{args.out} cannot be the plot: give --out a .png file in a folder that exists.')
@@ -168,11 +170,13 @@ def s8fast_evaluate(argv=None):
     parser = Parser('s8fast_evaluate', s8fast_evaluate.__doc__, 'RUN [options]')
     parser.add_argument('run', help='run folder of a finished run, pretrained:NAME, or hub:OWNER/NAME')
     parser.add_argument('--data', metavar='DIR', help=_RUN_DATA_HELP)
+    add_model(parser)
     parser.add_argument('--part', default='test', help='test, or valid where images were held out')
     parser.add_argument('--shifts', action='store_true',
                         help='accuracy by ten views of each image too, shifted and mirrored; five times the time')
     parser.add_argument('--device', default=AUTO, help='auto, cpu, cuda, cuda:N or mps')
     args = parser.parse_args(argv)
+    use_model(args)
     from s8fast.runs.evaluate import evaluate_run
     from s8fast.training.metrics import metrics_table
     print(metrics_table(evaluate_run(args.run, args.data, args.part, args.device, args.shifts)))
@@ -184,10 +188,12 @@ def s8fast_calibrate(argv=None):
     parser = Parser('s8fast_calibrate', s8fast_calibrate.__doc__, 'RUN [options]')
     parser.add_argument('run', help='run folder of a finished run')
     parser.add_argument('--data', metavar='DIR', help=_RUN_DATA_HELP)
+    add_model(parser)
     parser.add_argument('--temperature_of', metavar='RUN', help='for a run on all training images: take that of this '
                                                                 'run of the same recipe, which held images out')
     parser.add_argument('--device', default=AUTO, help='auto, cpu, cuda, cuda:N or mps')
     args = parser.parse_args(argv)
+    use_model(args)
     from s8fast.runs.calibrate import calibrate_run
     from s8fast.runs.temperature import temperature_line
     metrics = calibrate_run(args.run, args.data, args.temperature_of, args.device)
@@ -203,21 +209,23 @@ def s8fast_report(argv=None):
     parser = Parser('s8fast_report', s8fast_report.__doc__, '[RUN] [options]')
     parser.add_argument('run', nargs='?', help='run folder of a finished run, or of several seeds')
     parser.add_argument('--data', metavar='DIR', help=_RUN_DATA_HELP)
+    add_model(parser)
     parser.add_argument('--compare', nargs='+', metavar='RUN', help='instead: two or more runs side by side on a page')
     parser.add_argument('--out', metavar='FILE', help='the page to write with --compare (default: compare.html)')
     parser.add_argument('--layers', default=AUTO, metavar='A,B', help='layers of the GradCAM pictures, whose maps are '
-                                                                      'averaged; auto: the network\'s own')
+                                                                      'averaged; auto: the recipe\'s cam_layer')
     parser.add_argument('--device', default=AUTO, help='auto, cpu, cuda, cuda:N or mps')
     args = parser.parse_args(argv)
     if not (args.run or args.compare):
         raise S8FastError('No run was given: name a run folder, or --compare and two or more.')
     _check_idle(args)
+    use_model(args)
     print(_write_page(args))
 
 def _check_idle(args):
     "Refuse options that would play no part. Raises `S8FastError`."
     if args.compare:
-        idle = dict(data=args.data, layers=args.layers != AUTO, device=args.device != AUTO)
+        idle = dict(data=args.data, model=args.model, layers=args.layers != AUTO, device=args.device != AUTO)
         where = 'with --compare, which reads the figures of the runs'
     else:
         idle = dict(out=args.out)

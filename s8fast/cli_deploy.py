@@ -10,7 +10,7 @@ import sys
 
 from .command import command
 from .errors import S8FastError, printable
-from .options import Parser
+from .options import Parser, add_model, use_model
 from .recipe import AUTO
 
 # %% ../nbs/79_cli_deploy.ipynb #8eda33b2
@@ -22,6 +22,7 @@ def s8fast_predict(argv=None):
     parser = Parser('s8fast_predict', s8fast_predict.__doc__, 'RUN FILES... [options]')
     parser.add_argument('run', help=_RUN_HELP)
     parser.add_argument('files', nargs='+', metavar='FILES', help='images, folders of images, - for standard input')
+    add_model(parser)
     parser.add_argument('--json', action='store_true', help='one list on standard output, an object a file')
     parser.add_argument('--csv', metavar='FILE', help='write the probabilities of all classes to this file too')
     parser.add_argument('--gradcam', metavar='DIR', help='write each image with its GradCAM map into this folder')
@@ -34,6 +35,7 @@ def s8fast_predict(argv=None):
     from s8fast.deploy.predict import predict_files
     from s8fast.runs.trained import load_network
     check_fit(args.fit)
+    use_model(args)
     net, failed = load_network(args.run, args.device), []
     def fail(sentence):
         failed.append(sentence)
@@ -55,6 +57,7 @@ def s8fast_export(argv=None):
     "Write a trained network as an ONNX or PyTorch file: uint8 images in, calibrated probabilities out."
     parser = Parser('s8fast_export', s8fast_export.__doc__, 'RUN [options]')
     parser.add_argument('run', help=_RUN_HELP)
+    add_model(parser)
     parser.add_argument('--to', default='onnx', metavar='FORMAT', help='onnx, or pt2 for torch.export.load')
     parser.add_argument('--out', metavar='FILE', help='file to write; an earlier one is replaced (default: model.onnx '
                                                       'or model.pt2)')
@@ -65,6 +68,7 @@ def s8fast_export(argv=None):
                                                       'images made for it')
     args = parser.parse_args(argv)
     from s8fast.deploy.export import export_lines, export_network
+    use_model(args)
     out = args.out or f'model.{args.to}'
     for line in export_lines(export_network(args.run, out, args.to, args.quantize, args.data)): print(line)
 
@@ -75,6 +79,7 @@ def s8fast_publish(argv=None):
     parser = Parser('s8fast_publish', s8fast_publish.__doc__, 'RUN OWNER/NAME [options]')
     parser.add_argument('run', help=_RUN_HELP)
     parser.add_argument('name', metavar='OWNER/NAME', help='repository on the Hub; made where it is missing')
+    add_model(parser)
     parser.add_argument('--dry_run', metavar='DIR', help='write what would be sent into this new folder, and send '
                                                          'nothing')
     parser.add_argument('--private', action='store_true', help='a repository that only its owner sees')
@@ -86,6 +91,7 @@ def s8fast_publish(argv=None):
     if args.space and args.licence: raise S8FastError('--licence plays no part with --space: leave it out.')
     if args.dry_run is not None and args.private:
         raise S8FastError('--private plays no part with --dry_run, which sends nothing: leave it out.')
+    use_model(args)
     where = publish(args.run, args.name, args.dry_run, args.private, args.space, args.licence)
     print(f'written, not sent: {where}' if args.dry_run is not None else f'published: {where}')
     if not args.space: print(f'licence of the weights: {args.licence or DEFAULT_LICENCE}')
@@ -98,10 +104,12 @@ def s8fast_app(argv=None):
     parser.add_argument('run', help=_RUN_HELP)
     parser.add_argument('--data', metavar='DIR', help='images of the run, for the examples; when left out: the digits '
                                                       'for a run on them, else two photographs')
+    add_model(parser)
     parser.add_argument('--port', type=int, metavar='N', help='port; when left out: the first that is free from 7860')
     parser.add_argument('--share', action='store_true', help="also under a public address, by gradio's servers: "
                                                              'whoever has it can use the page')
     parser.add_argument('--device', default=AUTO, help='auto, cpu, cuda, cuda:N or mps')
     args = parser.parse_args(argv)
     from s8fast.deploy.app import open_app
+    use_model(args)
     open_app(args.run, args.data, args.device, args.port, args.share)

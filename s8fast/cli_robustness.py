@@ -9,7 +9,7 @@ __all__ = ['s8fast_robustness']
 from pathlib import Path
 
 from .command import command
-from .options import Parser
+from .options import Parser, add_model, use_model
 from .recipe import AUTO
 
 # %% ../nbs/78_cli_robustness.ipynb #83ef43d9
@@ -19,6 +19,7 @@ def s8fast_robustness(argv=None):
     parser = Parser('s8fast_robustness', s8fast_robustness.__doc__, 'RUN [options]')
     parser.add_argument('run', help='run folder of a finished run; with --out also pretrained:NAME or hub:OWNER/NAME')
     parser.add_argument('--data', metavar='DIR', help='what the run was trained on, as for s8fast_evaluate')
+    add_model(parser)
     parser.add_argument('--all', action='store_true', help='the four further corruptions too')
     parser.add_argument('--full', action='store_true', help='all test images (default: 2,000 of them)')
     parser.add_argument('--data_c', metavar='DIR', help="read CIFAR-10-C's .npy files, instead of making the images")
@@ -27,6 +28,7 @@ def s8fast_robustness(argv=None):
                                                       '(default: robustness.json in the run folder)')
     parser.add_argument('--device', default=AUTO, help='auto, cpu, cuda, cuda:N or mps')
     args = parser.parse_args(argv)
+    use_model(args)
     from s8fast.interpret.robustness import measure_robustness
     measure_robustness(args.run, args.data, args.out, args.all, args.full, args.data_c, args.seed, args.device)
     folder = Path(args.run).expanduser()

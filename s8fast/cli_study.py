@@ -20,6 +20,9 @@ def s8fast_study(argv=None):
                                                             'those that differ')
     parser.add_argument('--seeds', required=True, metavar='LIST', help='seeds of every arm, such as 0-4 or 0,3,7')
     parser.add_argument('--data', metavar='DIR', help=DATA_HELP)
+    parser.add_argument('--model', action='append', default=[], metavar='FILE.py:NAME',
+                        help="a network that the file names and that is code of one's own, which is not run without "
+                             'this word; once for each')
     parser.add_argument('--out', metavar='DIR', help='folder to make, or to go on with (default: studies/ and the '
                                                      'name of the file)')
     parser.add_argument('--test', action='store_true', help='figures of the test images, not of the validation images; '
@@ -34,10 +37,12 @@ def s8fast_study(argv=None):
                                                                'take where one is there')
     args = parser.parse_args(argv)
     from s8fast.interpret.study import write_study_page
+    from s8fast.models.own import add_network
     from s8fast.runs.seeds import parse_seeds
     from s8fast.runs.study import run_study
     from s8fast.runs.study_file import read_study
     study, seeds = read_study(args.study), parse_seeds(args.seeds)
+    for word in args.model: add_network(word)
     out = args.out or Path('studies')/Path(args.study).stem
     run_study(study, seeds, args.data, out, args.test, None, args.dry_run, args.workers, args.ray, args.threads)
     if not args.dry_run: print(f'report: {write_study_page(Path(out).expanduser())}')

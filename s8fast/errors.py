@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['S8FastError', 'Busy', 'NonFiniteLoss', 'Interrupted', 'reason', 'printable', 'machine_fault', 'machine_faults',
-           'need_extra']
+           'need_extra', 'near']
 
 # %% ../nbs/00_errors.ipynb #30a0ec90
+import difflib
 import errno
 import importlib.util
 import os
@@ -114,3 +115,15 @@ def need_extra(
     if not missing: return
     raise S8FastError(f'This needs {" and ".join(missing)}, which {"is" if len(missing) == 1 else "are"} not '
                       f"installed: pip install 's8fast[{extra}]'.")
+
+# %% ../nbs/00_errors.ipynb #4409e867
+def near(
+    word,     # a name that is none of them
+    names,    # those that there are
+    most=12,  # so many are all told
+):
+    "The names to propose for it, as text."
+    names, n = list(names), min(8, most)
+    if len(names) <= most: return ', '.join(names)
+    rest = f'or one of {len(names) - n:,} more'
+    return ', '.join(difflib.get_close_matches(word, names, n, .4) or [*names[:n], rest])

@@ -44,7 +44,8 @@ class DataChoices:
 @dataclass(frozen=True, kw_only=True)
 class NetworkChoices:
     "network"
-    model: str = choice('custom_resnet')  # custom_resnet, ultimus or ultimus_no_blocks, on the preset of its name
+    model: str = choice('custom_resnet')  # custom_resnet, ultimus, ultimus_no_blocks; your own: FILE.py:NAME; timm:NAME
+    cam_layer: str = choice(AUTO)  # layer of the GradCAM pictures; auto: the network's own, else its last convolution
     bn_momentum: float = choice(0.1, 0, 1)  # share of a batch in batch norm's running statistics
 
 

@@ -22,7 +22,7 @@ from ..data.any_image import FITS, read_any_image
 from .card import as_markdown
 from .output import ranked
 from ..errors import S8FastError, need_extra, printable
-from ..interpret.gradcam import GradCAM, cam_layer
+from ..interpret.gradcam import GradCAM
 from ..runs.evaluate import load_images_of
 from ..runs.signals import sigterm_interrupts
 from ..runs.trained import find_trained, load_network
@@ -70,8 +70,9 @@ def cam_picture(
     image,  # uint8 [32, 32, 3]
     index,  # of the class
 ):
-    "Where the network looked for a class: the image with its GradCAM map, uint8 `[256, 256, 3]`."
-    with full_float32(), GradCAM(net.model, cam_layer(net.model)) as cam:
+    "The image with its GradCAM map for a class, uint8 `[256, 256, 3]`; None for a network without a convolution."
+    if not net.layers: return None
+    with full_float32(), GradCAM(net.model, list(net.layers)) as cam:
         found = cam(net.normalized(image[None]), [index]).cpu()[0].numpy()
     smooth = Image.fromarray((255*found).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     colors = matplotlib.colormaps['jet'](np.asarray(smooth)/255)[..., :3]*255

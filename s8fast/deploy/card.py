@@ -12,7 +12,7 @@ from importlib.metadata import metadata
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import printable
-from ..models.zoo import get_network
+from ..models.zoo import TIMM, get_network
 from ..runs.trained import find_trained
 
 # %% ../../nbs/71_deploy.card.ipynb #b096ccfa
@@ -32,10 +32,12 @@ def front_matter(
                         dataset_args=dict(n=test['n'], edition=_line(data['edition'])), metric_type='accuracy',
                         metric_value=round(test['accuracy'], 4), metric_name='Test accuracy')
     card = ModelCardData(license=licence, library_name='s8fast', pipeline_tag='image-classification',
-                         tags=['fastai', 'pytorch', 's8fast', trained.record['recipe']['model']],
+                         tags=['fastai', 'pytorch', 's8fast', *_tag(trained.record['recipe']['model'])],
                          datasets=[there] if there else None, metrics=['accuracy'], model_name=name.split('/')[1],
                          eval_results=[result])
     return card.to_yaml()
+
+def _tag(model): return [model] if get_network(model).code is None else []  # others are no words of the Hub
 
 def _line(text): return ' '.join(text.split())
 
@@ -60,6 +62,8 @@ def model_card(
     record, test = trained.record, trained.test
     data, model = record['data'], record['recipe']['model']
     n_parameters = sum(p.numel() for p in get_network(model).make(len(data['vocab'])).parameters())
+    from_timm = model.startswith(TIMM)
+    own = model if get_network(model).code and not from_timm else ''
     pages = Environment(loader=PackageLoader('s8fast.deploy', ''), undefined=StrictUndefined,
                         keep_trailing_newline=True)
     return pages.get_template('card.md.jinja').render(
@@ -68,6 +72,7 @@ def model_card(
         test=test, images=as_markdown(data['name']), edition=as_markdown(data['edition']), data=data,
         recipe=record['recipe'], chosen=record['chosen'], precision=as_markdown(record['chosen']['precision']),
         device=as_markdown(record['device']['name']),
+        extras='hub,timm' if from_timm else 'hub', own=own, code=record['chosen'].get('code', ''),
         temperature=trained.temperature,
         temperature_from=as_markdown(trained.temperature_from), pictures=pictures,
         per_class=[(as_markdown(o), figures) for o, figures in test['per_class'].items()])

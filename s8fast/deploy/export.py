@@ -7,6 +7,7 @@ __all__ = ['FORMATS', 'Quantized', 'Exported', 'check_export', 'export_network',
 
 # %% ../../nbs/70_deploy.export.ipynb #f37dd9bf
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,9 @@ import torch
 from .graph import (
     Agreement, ImagesToProbs, agreement, facts_of, images_to_compare, run_graph, traced)
 from .onnx import N_CALIBRATION, OnnxGraph, need_onnx, to_int8, to_onnx
-from ..errors import S8FastError
+from ..errors import S8FastError, machine_fault, reason
 from ..files import write_whole
+from ..models.zoo import get_network
 from ..runs.evaluate import load_images_of
 from ..runs.trained import find_trained, load_network
 
@@ -89,15 +91,25 @@ def _write_pt2(file, graph, facts, images, probs):
     "Write, read again and compare before the file has its name; returns an `Agreement`."
     found = []
     def write(tmp):
-        with open(tmp, 'wb') as f: torch.export.save(traced(graph), f, extra_files={'s8fast.json': json.dumps(facts)})
+        with _tracing(facts['model']): program = traced(graph)
+        with open(tmp, 'wb') as f: torch.export.save(program, f, extra_files={'s8fast.json': json.dumps(facts)})
         with open(tmp, 'rb') as f: again = torch.export.load(f).module()
         found.append(agreement(probs, run_graph(again, images)))
     write_whole(file, write)
     return found[0]
 
+@contextmanager
+def _tracing(model):
+    "A network that is not the library's may compute in ways that cannot be traced. Raises `S8FastError`."
+    try: yield
+    except Exception as e:
+        if get_network(model).code is None or isinstance(e, S8FastError) or machine_fault(e): raise
+        raise S8FastError(f'{model} cannot be exported ({type(e).__name__}: {reason(e)}): write it so that what it '
+                          'computes depends on the shape of the images only, not on their number or values.') from e
+
 def _write_onnx(file, graph, facts, images, probs, data):
     "The same for ONNX, in int8 where `data` is given; returns an `Agreement` and a `Quantized` or None."
-    model = to_onnx(graph, facts)
+    with _tracing(facts['model']): model = to_onnx(graph, facts)
     content, quantized = model.SerializeToString(), None
     same = agreement(probs, OnnxGraph(content)(images))
     if data is not None: content, quantized = _int8(model, content, data)

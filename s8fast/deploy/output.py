@@ -18,7 +18,7 @@ import torch
 from ..errors import S8FastError, machine_fault, printable
 from ..figures import as_text, save_figure, subplots
 from ..files import write_whole
-from ..interpret.gradcam import GradCAM, cam_layer
+from ..interpret.gradcam import GradCAM
 from ..training.device import full_float32
 
 # %% ../../nbs/67_deploy.output.ipynb #bc963a4a
@@ -56,13 +56,14 @@ class CamFolder:
         net,     # a `TrainedNetwork`
     ):
         self.folder, self.net = Path(folder).expanduser(), net
+        if not net.layers: raise S8FastError('The network has no convolution, so there is no GradCAM map of it: leave '
+                                             '--gradcam out.')
         try: self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as e: raise S8FastError(f'{folder} cannot be made ({e.strerror}): give another folder.') from e
 
     def add(self, predicted):
         "Write the picture of a `Predicted`."
-        model = self.net.model
-        with full_float32(), GradCAM(model, cam_layer(model)) as cam:
+        with full_float32(), GradCAM(self.net.model, list(self.net.layers)) as cam:
             found = cam(self.net.normalized(predicted.image[None])).cpu()[0]
         save_figure(_cam_figure(predicted, found, self.net.vocab), self.folder/self._free_name(predicted.name))
 

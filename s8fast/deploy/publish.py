@@ -20,6 +20,7 @@ from ..interpret.report import PICTURES
 from ..models.hub import HUB, hub_error, quiet_hub, split_name
 from ..models.pretrained import VERSION, NetworkFiles
 from ..models.weights import save_model
+from ..models.zoo import TIMM, get_network
 from ..runs.folder import Run
 from ..runs.record import RUN_FILES
 from ..runs.trained import find_trained, load_network
@@ -62,6 +63,11 @@ def write_space(
 ):
     "Write what a Space needs to run the page of `s8fast_app`."
     trained, folder = find_trained(run), Path(folder)
+    model = trained.record['recipe']['model']
+    code, from_timm = get_network(model).code, model.startswith(TIMM)
+    if code and not from_timm:
+        raise S8FastError(f"A Space runs by itself, and {model} is code of one's own, which is not published: leave "
+                          '--space out.')
     if trained.is_pretrained: there = trained.name
     else:
         there = 'run'
@@ -70,7 +76,7 @@ def write_space(
             if path.is_file(): shutil.copyfile(path, folder/there/path.name)
     title = name.split('/')[1]
     write_text(folder/'app.py', _APP.format(there))
-    write_text(folder/'requirements.txt', f's8fast[app,hub] @ git+{home_page()}\n')
+    write_text(folder/'requirements.txt', f's8fast[app,hub{",timm" if from_timm else ""}] @ git+{home_page()}\n')
     write_text(folder/'README.md', f'---\ntitle: {json.dumps(title)}\nsdk: gradio\napp_file: app.py\n---\n\n'
                                    f'What a network of {len(trained.record["data"]["vocab"])} classes makes of an '
                                    f'image of your own. Made with [s8fast]({home_page()}).\n')

@@ -76,6 +76,7 @@ def chosen_value(
 ):
     "What was chosen for the data and the device, for a table."
     if name == 'winograd': return {'off': 'left out, as asked', 'none': 'does not apply'}.get(value, value)
+    if name == 'code': return value[:16]
     if name != 'earlier_precisions': return short(value)
     return ', '.join(f'{o["precision"]} up to step {o["until_step"]:,}' for o in value)
 
@@ -86,7 +87,8 @@ _CHOSEN_HELP = dict(
     cudnn_benchmark='cuDNN tried its algorithms out and took the fastest',
     winograd="Winograd's 3x3 convolutions, in float32 on a CPU",
     earlier_precisions='before it was resumed in another one',
-    processes='that trained it together', sync_bn='batch norm took its statistics over all of them')
+    processes='that trained it together', sync_bn='batch norm took its statistics over all of them',
+    code="SHA-256 of the file of one's own network")
 
 def recipe_section(
     recipe,       # `{name: value}` of a recipe's choices

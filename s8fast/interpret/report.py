@@ -14,7 +14,7 @@ from ..data.loaders import test_dl
 from ..figures import draw_all
 from ..files import write_text
 from .attention import plot_attention
-from .gradcam import find_layers, plot_gradcam
+from .gradcam import plot_gradcam
 from .page import Section, data_rows, decimals, make_picture, percent
 from .page import recipe_section, render, result_text
 from .plots import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses
@@ -22,7 +22,8 @@ from .predictions import predict
 from .robustness import is_complete, plot_corruptions, plot_robustness, read_robustness
 from .robustness import robustness_figures, weights_digest
 from ..models.ultimus import UltimusNet
-from ..models.zoo import get_network
+from ..models.watch import find_layers
+from ..models.zoo import cam_layers, get_network
 from ..runs.evaluate import load_run
 from ..runs.folder import Run
 from ..runs.pictures import training_pictures
@@ -116,6 +117,7 @@ def _temperature_text(run):
 def _prediction_sections(run, p, layers):
     "What the test images show."
     looked = f'GradCAM at {", ".join(layers)}: what speaks for the predicted class, and what for the actual one.'
+    if not layers: looked = 'The network has no convolution, so there is no GradCAM picture of it.'
     attends = ('The attention matrix of each ULTIMUS block for one test image of each class: '
                'which of the eight values of a query meets which of a key.')
     sections = [
@@ -124,7 +126,7 @@ def _prediction_sections(run, p, layers):
         Section('Calibration', _temperature_text(run), _pictures(run, 'reliability')),
         Section('Misclassified images', 'The surest mistakes on the test images.', _pictures(run, 'misclassified')),
         Section('Top losses', pictures=_pictures(run, 'top_losses')),
-        Section('Where the network looked', looked, _pictures(run, 'gradcam'))]
+        Section('Where the network looked', looked, _pictures(run, *['gradcam'][:len(layers)]))]
     if attention := _pictures(run, 'attention'): sections.append(Section('What attends to what', attends, attention))
     return sections
 
@@ -151,14 +153,14 @@ def write_report(
     run,            # a finished run folder
     data,           # an `ImageData` or what `load_data` takes: what the run was trained on
     device='auto',  # where to compute
-    layers=None,    # of the GradCAM pictures, a list; None: the network's own in `MODELS`
+    layers=None,    # of the GradCAM pictures, a list; None: the recipe's `cam_layer`
 ):
     "Write the pictures and `report.html` into the run folder; returns the path of the page. Raises `S8FastError`."
     check_is_folder(run)
     run = Run(run)
     learn, data, _ = load_run(run.folder, data, device)
-    if layers is None: layers = [get_network(run.recipe.model).cam_layer]
-    find_layers(learn.model, layers)
+    if layers is None: layers = cam_layers(learn.model, get_network(run.recipe.model), run.recipe.cam_layer)
+    if layers: find_layers(learn.model, layers)
     for name in ('metrics', 'history'): getattr(run, name)  # a damaged file is refused before anything is drawn
     p = predict(learn, test_dl(learn.dls, data), temperature=find_trained(run.folder).temperature)
     robustness = _robustness_of(run, learn)
@@ -176,8 +178,8 @@ def _draw(run, learn, p, layers, robustness, data):
     pictures = dict(
         missing,
         confusion=lambda: plot_confusion(p), reliability=lambda: plot_reliability(p),
-        misclassified=lambda: plot_misclassified(p, 25), top_losses=lambda: plot_top_losses(p, 10),
-        gradcam=lambda: plot_gradcam(learn, p, layers=layers))
+        misclassified=lambda: plot_misclassified(p, 25), top_losses=lambda: plot_top_losses(p, 10))
+    if layers: pictures['gradcam'] = lambda: plot_gradcam(learn, p, layers=layers)
     if isinstance(learn.model, UltimusNet) and learn.model.blocks:
         pictures['attention'] = lambda: plot_attention(learn, p)
     if robustness:

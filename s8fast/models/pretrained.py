@@ -21,7 +21,8 @@ from typing_extensions import TypedDict
 from ..errors import S8FastError
 from ..files import file_digest, read_json
 from .weights import load_model
-from .zoo import get_network
+from .zoo import cam_layers, get_network
+from ..recipe import AUTO
 
 # %% ../../nbs/21_models.pretrained.ipynb #ba8d155e
 VERSION = 1
@@ -30,7 +31,7 @@ _Channels = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_lengt
 class Facts(TypedDict):
     "The content of the JSON file."
     version: int
-    model: str                                                      # a key of `MODELS`
+    model: str                                                      # as for `get_network`
     vocab: Annotated[list[str], Field(min_length=2, max_length=10_000)]  # class names
     stats: Annotated[list[_Channels], Field(min_length=2, max_length=2)]  # mean and standard deviation per channel
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] | None  # what the logits are divided by before the softmax
@@ -82,6 +83,7 @@ class TrainedNetwork:
     stats: tuple                # mean and standard deviation per channel, of images in [0, 1]
     temperature: float | None   # what the logits are divided by before the softmax; None: nothing
     facts: dict                 # how it came about: its `Facts`, or of a run its `recipe.json`
+    layers: tuple = ()          # names of the layers of its GradCAM maps; none where it has no convolution
 
     def normalized(self,
         images,  # uint8 [n, 32, 32, 3]
@@ -116,9 +118,12 @@ def network_from(
 ):
     "The trained network with its classes and its temperature. Raises `S8FastError`."
     facts = read_facts(files)
-    model = get_network(facts['model']).make(len(facts['vocab'])).to(device).eval()
+    network = get_network(facts['model'])
+    model = network.make(len(facts['vocab'])).to(device).eval()
     load_weights(files, facts, model, device)
-    return TrainedNetwork(model, tuple(facts['vocab']), tuple(map(tuple, facts['stats'])), facts['temperature'], facts)
+    wanted = facts['record'].get('recipe', {}).get('cam_layer', AUTO)
+    return TrainedNetwork(model, tuple(facts['vocab']), tuple(map(tuple, facts['stats'])), facts['temperature'], facts,
+                          tuple(cam_layers(model, network, str(wanted))))
 
 # %% ../../nbs/21_models.pretrained.ipynb #6f3165be
 PRETRAINED = 'pretrained:'  # before the name, where a command takes a run folder

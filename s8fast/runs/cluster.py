@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ import torch
 from ..errors import S8FastError, need_extra, reason
 from ..files import write_text
 from .signals import _handlers, sigterm_interrupts
-from .workers import STOPPED, Task, work
+from .workers import STOPPED, work
 from .. import __version__
 
 # %% ../../nbs/52_runs.cluster.ipynb #67cf91ad
@@ -156,7 +157,7 @@ def on_cluster(
             if running: _stop(ray, list(running))
 
 # %% ../../nbs/52_runs.cluster.ipynb #228b7d32
-def _absolute(task): return Task(task.arm, task.recipe, task.folder.absolute())
+def _absolute(task): return replace(task, folder=task.folder.absolute())
 
 def _result(ray, ref, task):
     "Of a task that has ended. Raises `S8FastError`."

@@ -16,8 +16,9 @@ from ..data.dataset import load_data
 from ..data.images import data_differences, data_facts
 from ..data.loaders import test_dl
 from ..errors import S8FastError, printable
+from ..models.zoo import get_network
 from .record import recipe_of
-from .trained import find_trained
+from .trained import find_trained, warn_of_change
 from ..training.device import is_emulated, pick_device
 from ..training.learner import get_learner, quiet_unless_interactive
 from ..training.metrics import evaluate
@@ -33,9 +34,11 @@ def load_run(
     Raises `S8FastError`, for another data set than the run's too. A pretrained network takes any with its classes."""
     trained, device = find_trained(run), pick_device(device)
     recipe, winograd = _recipe_here(trained, device)
+    get_network(recipe.model)  # refused before data is read
+    warn_of_change(trained)
     data = replace(load_images_of(trained, data), stats=trained.stats)  # normalised as it was then
     if trained.is_pretrained: recipe = replace(recipe, bs=min(recipe.bs, len(data.train_labels)))  # it may meet fewer
-    learn = get_learner(recipe, data, winograd=winograd)
+    learn = get_learner(recipe, data, winograd=winograd, trains=False)
     quiet_unless_interactive(learn)
     trained.load(learn.model, device)
     return learn, data, trained.record

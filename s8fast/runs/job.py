@@ -11,6 +11,7 @@ import secrets
 import shlex
 import time
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Callable
 
@@ -20,7 +21,9 @@ from ..data.dataset import data_source
 from ..data.images import ImageData, data_differences, data_facts
 from ..errors import S8FastError
 from ..files import write_json
+from ..models.own import changed_since
 from ..models.winograd import winograd_available, winograd_layers
+from ..models.zoo import TIMM, get_network
 from ..processes import processes
 from ..recipe import Recipe, differences
 from .folder import BEGUN, IN_MEMORY, Run, make_out
@@ -68,7 +71,9 @@ def hint(job):
     "How to go on with a run that was stopped."
     if not Run(job.out).is_unfinished: return 'nothing is lost.'
     if job.source == IN_MEMORY: return f's8fast.runs.train.resume({str(job.out)!r}, data) goes on from there.'
-    return f's8fast_train --resume {shlex.quote(str(job.out))} goes on from there.'
+    code = get_network(job.recipe.model).code
+    model = f' --model {shlex.quote(code.given)}' if code and code.given else ''
+    return f's8fast_train --resume {shlex.quote(str(job.out))}{model} goes on from there.'
 
 # %% ../../nbs/40_runs.job.ipynb #5a449d66
 def write_begun(job):
@@ -97,9 +102,12 @@ def begin_run(job, learn, data, precision, found):
                   num_workers=learn.dls.train.fake_l.num_workers, winograd=_winograd_word(job, learn))
     if device_of(learn).type == 'cuda': chosen['cudnn_benchmark'] = torch.backends.cudnn.benchmark
     if processes().size > 1: chosen.update(processes=processes().size, sync_bn=job.sync_bn)
+    code = get_network(job.recipe.model).code
+    if code and code.digest: chosen['code'] = code.digest
     record = dict(version=RECIPE_VERSION, recipe=asdict(job.recipe), chosen=chosen,
                   data=data_facts(data, len(learn.dls.valid_ds)), **environment(device_of(learn)),
                   lr_find=found and found.to_dict())
+    if job.recipe.model.startswith(TIMM): record['versions']['timm'] = version('timm')
     write_json(job.out/'recipe.json', record)
     return record
 
@@ -121,8 +129,10 @@ def headline(recipe, data, learn, precision):
     if processes().size > 1: how.append(f'{processes().size} processes')
     if recipe.compile: how.append('compiled')
     edition = data.edition if data.name in ('cifar10', 'digits') else f'{len(data.vocab):,} classes; {data.edition}'
+    n_parameters = sum(p.numel() for p in learn.model.parameters())
     return (f'{recipe.model} on {data.name} ({edition}): {n_train:,} training, {n_valid:,} validation, '
-            f'{len(data.test_labels):,} test images; {", ".join(how)}; {recipe.pipeline} pipeline')
+            f'{len(data.test_labels):,} test images; {n_parameters:,} parameters; {", ".join(how)}; '
+            f'{recipe.pipeline} pipeline')
 
 def check_data(
     out,         # the run folder
@@ -174,10 +184,12 @@ def check_machine(job, record):
     if before != processes().size: changed.append(f'processes {before}, now {processes().size}')
     if changed:
         job.log(f'not what the run was begun with: {"; ".join(changed)}. The rest of it may differ in the last digits.')
+    if other := changed_since(job.recipe.model, chosen.get('code'), out): job.log(other)
 
 def chosen_before(job, record):
     "The recipe with what was chosen when the run began, whether Winograd may be used, whether the precision changes."
     recipe, winograd = job.recipe, job.winograd
+    get_network(recipe.model)  # refused before data is read
     changed = bool(record and job.precision and job.precision != record['chosen']['precision'])
     if record:
         recipe = replace(recipe, **{k: record['chosen'][k] for k in ('device', 'precision', 'num_workers')})

@@ -63,6 +63,7 @@ class Chosen(TypedDict):
     earlier_precisions: NotRequired[list[Stretch]]  # where `resume` was asked to change it
     processes: NotRequired[Count]  # that trained it together; left out: one
     sync_bn: NotRequired[bool]     # batch norm took its statistics over all of them
+    code: NotRequired[str]  # SHA-256 of the file of a network of one's own
 
 # %% ../../nbs/37_runs.record.ipynb #80f77526
 @closed
@@ -145,7 +146,7 @@ class Metrics(TypedDict):
     files: dict[str, str]
 
 # %% ../../nbs/37_runs.record.ipynb #90ce18a4
-RECIPE_VERSION, METRICS_VERSION = 9, 4
+RECIPE_VERSION, METRICS_VERSION = 10, 4  # 10: cam_layer, and code
 
 def upgrade_recipe(
     record,  # what has a recipe, in the state of its `version`

@@ -21,6 +21,7 @@ from ..data.dataset import data_source, load_data
 from ..data.images import data_facts
 from ..errors import Interrupted, S8FastError
 from ..files import write_json
+from ..models.zoo import TIMM, get_network
 from .cluster import check_address, on_cluster
 from .folder import Run, check_out
 from .signals import sigterm_interrupts
@@ -52,7 +53,8 @@ def run_study(
     check_address(ray) if ray else check_workers(workers, study.values())
     data = data_source(data)
     facts, part = data_facts(load_data(data)), _check(study, out, test, bool(ray))
-    tasks = [Task(arm, replace(recipe, seed=seed), out/arm/f'seed{seed}')
+    words = {arm: _word(recipe.model, bool(ray) or workers > 1) for arm, recipe in study.items()}
+    tasks = [Task(arm, replace(recipe, seed=seed), out/arm/f'seed{seed}', words[arm])
              for seed in seeds for arm, recipe in study.items()]
     state = _State(study, out, part, facts, len(tasks), log, read_results(study, out, part, facts, {}))
     todo = [task for task in tasks if (task.arm, task.recipe.seed) not in state.results]
@@ -67,6 +69,15 @@ def _way(state, data, workers, ray, threads):
     if ray: return lambda tasks: on_cluster(tasks, data, state.out, ray, threads, state.log)
     if workers > 1: return lambda tasks: in_workers(tasks, data, workers, threads, state.log)
     return lambda tasks: in_this_process(tasks, data, state.say_of_run)
+
+# %% ../../nbs/53_runs.study.ipynb #2a9af880
+def _word(model, elsewhere):
+    "By what another process has a network that is code of one's own. Raises `S8FastError` where it cannot."
+    code = get_network(model).code
+    if elsewhere and code and not code.word and not model.startswith(TIMM):
+        raise S8FastError(f'The network {model} is one of this process alone: add it as FILE.py:NAME, or do the runs '
+                          'one after the other.')
+    return code and code.word
 
 # %% ../../nbs/53_runs.study.ipynb #b94d50ab
 @dataclass

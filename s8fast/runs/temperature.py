@@ -27,7 +27,7 @@ def own_temperature(
     return value and dict(value=value, n=len(targets), run=None)
 
 # %% ../../nbs/42_runs.temperature.ipynb #89ebc854
-MAY_DIFFER = 'valid_pct', 'split_seed', 'seed', *(o.name for o in fields(DeviceChoices))
+MAY_DIFFER = 'valid_pct', 'split_seed', 'seed', 'cam_layer', *(o.name for o in fields(DeviceChoices))
 
 def borrow_temperature(
     run,     # a finished run folder that has a temperature

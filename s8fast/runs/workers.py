@@ -22,6 +22,8 @@ import torch
 
 from ..errors import Busy, NonFiniteLoss, S8FastError
 from ..files import hold
+from ..models.own import add_network
+from ..models.zoo import MODELS
 from ..recipe import Recipe
 from .folder import Run
 from .launch import check_devices, n_cpus
@@ -37,6 +39,7 @@ class Task:
     arm: str
     recipe: Recipe  # with its seed
     folder: Path
+    word: str | None = None  # by which another process has its network, where that is code of one's own
 
     def __str__(self): return f'{self.arm}/seed{self.recipe.seed}'
 
@@ -72,6 +75,7 @@ def work(
     Raises `S8FastError`, and `Interrupted` when a signal came."""
     run = Run(task.folder)
     if run.state == 'finished' or run.failure: return run.failure  # another process was faster
+    if task.word and task.recipe.model not in MODELS: add_network(task.word)
     try: train_or_resume(task.recipe, task.folder, data, log=log)
     except NonFiniteLoss as e: return str(e)
     except Busy: return BUSY

@@ -20,6 +20,7 @@ from safetensors.torch import save
 
 from ..errors import S8FastError, reason
 from ..files import finite, write_whole
+from ..models.weights import unshared
 from .history import COLUMNS
 
 # %% ../../nbs/33_training.checkpoint.ipynb #57490757
@@ -80,6 +81,7 @@ class Checkpoint:
     seconds: float     # of training so far
     scaler: dict | None = None                 # the gradient scaler's state, in float16
     record: dict = field(default_factory=dict)  # what identifies the run, for JSON
+    idle: list = field(default_factory=list)    # indices of the parameters that had no gradient yet
 
     @property
     def rows(self):
@@ -95,7 +97,7 @@ def write_checkpoint(
 ):
     "Write it, atomically. Raises `S8FastError`, and `ValueError` when a plain value is nan or infinite."
     tensors, plain = _to_file(checkpoint)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    tensors = unshared(tensors)
     text = json.dumps(plain, allow_nan=False)
     raw = save(tensors, dict(plain=text, sha256=_digest(tensors, text)))
     write_whole(path, lambda tmp: tmp.write_bytes(raw))
@@ -126,6 +128,7 @@ def _to_file(checkpoint):
         tensors.update({f'{name}.{k}': v for k, v in more.items()})
         plain['callbacks'][name] = rest
     if checkpoint.scaler is not None: plain['scaler'] = checkpoint.scaler
+    if checkpoint.idle: plain['idle'] = checkpoint.idle
     return tensors, plain
 
 # %% ../../nbs/33_training.checkpoint.ipynb #9720b1eb
@@ -174,7 +177,8 @@ def _from_file(tensors, plain):
     generators = {o: Generators(_part(tensors, f'{o}.'), plain[o]) for o in ('now', 'begin') if o in plain}
     callbacks = {k: (_part(tensors, f'{k}.'), rest) for k, rest in plain['callbacks'].items()}
     found = Checkpoint(_part(tensors, 'model.'), optimizer, progress, generators['now'], generators.get('begin'),
-                       callbacks, plain['batches'], plain['seconds'], plain.get('scaler'), plain['record'])
+                       callbacks, plain['batches'], plain['seconds'], plain.get('scaler'), plain['record'],
+                       list(map(int, plain.get('idle', ()))))
     if found.batches and found.begin is None: raise ValueError('the beginning of its epoch is missing')
     return found
 

@@ -36,9 +36,10 @@ def take_checkpoint(
 ):
     "The `Checkpoint` of now. It holds the Learner's own tensors: write it before the next step."
     scaler = getattr(learn, 'scaler', None)  # float16 has one
+    moments = learn.opt.opt.state_dict()['state']
     return Checkpoint(
         model=learn.model.state_dict(),
-        optimizer=learn.opt.opt.state_dict()['state'],
+        optimizer=moments,
         progress=_take_progress(learn.recorder),
         now=Generators.of(learn),
         begin=begin if batches else None,
@@ -46,7 +47,8 @@ def take_checkpoint(
         batches=batches,
         seconds=seconds,
         scaler=None if scaler is None else scaler.state_dict(),
-        record=record)
+        record=record,
+        idle=[i for i in range(sum(len(o['params']) for o in learn.opt.opt.param_groups)) if i not in moments])
 
 def _take_progress(recorder):
     losses, lrs = (list(map(float, o)) for o in (recorder.losses, recorder.lrs))
@@ -62,7 +64,7 @@ def restore_checkpoint(
 ):
     "Put the Learner where the checkpoint was taken. Raises `ValueError`, or the like, when they don't fit."
     _restore_model(learn.model, checkpoint.model)
-    _restore_optimizer(learn.opt.opt, checkpoint.optimizer)
+    _restore_optimizer(learn.opt.opt, checkpoint.optimizer, checkpoint.idle)
     _restore_recorder(learn, checkpoint.progress)
     scaler = getattr(learn, 'scaler', None)
     if scaler is not None and checkpoint.scaler is not None: scaler.load_state_dict(checkpoint.scaler)
@@ -78,10 +80,11 @@ def _restore_model(model, state):
     model.load_state_dict(state)
 
 # %% ../../nbs/34_training.checkpoint_callback.ipynb #44cfe060
-def _restore_optimizer(opt, state):
+def _restore_optimizer(opt, state, idle):
     params = [p for group in opt.param_groups for p in group['params']]
     moments = {i: {k: _like(params[i], k, v) for k, v in kept.items()} for i, kept in state.items()}
-    kinds = {frozenset((k, v.ndim > 0) for k, v in moments.get(i, {}).items()) for i, p in enumerate(params) if p.ndim}
+    there = [i for i, p in enumerate(params) if p.ndim and (i in moments or i not in idle)]
+    kinds = {frozenset((k, v.ndim > 0) for k, v in moments.get(i, {}).items()) for i in there}
     if len(kinds) > 1: raise ValueError('the optimiser lacks a tensor')
     opt.load_state_dict(dict(state=moments, param_groups=opt.state_dict()['param_groups']))
 

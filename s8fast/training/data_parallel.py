@@ -61,7 +61,9 @@ class DataParallel(Callback):
         "Gradients, batch norm's statistics and the loss become those of all processes."
         state = [o for o in self.model.buffers() if o.is_floating_point()]
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if state: torch._foreach_mul_(state, self._share())
+        share = self._share()
+        if state and share: torch._foreach_mul_(state, share)
+        elif state: torch._foreach_zero_(state)  # an infinity, as a mask may hold, times 0 would be nan
         self._whole_loss(grads + state)
 
     def after_loss(self):

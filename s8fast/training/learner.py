@@ -24,12 +24,15 @@ from ..data.dataset import load_data
 from ..data.loaders import check_pipeline, get_dls
 from ..errors import S8FastError, reason
 from ..figures import in_kernel
+from ..models.trial import try_network
 from ..models.winograd import use_winograd
 from ..models.zoo import get_network
 from ..processes import processes
+from ..recipe import AUTO
 from .data_parallel import DataParallel, check_divides
-from .device import check_precision, full_float32, keep_freed_memory, pick_device, pick_precision
+from .device import PRECISIONS, check_precision, full_float32, keep_freed_memory, pick_device, pick_precision
 from .device import precision_callbacks
+from .lr_find import kept_random_states
 from .one_cycle import one_cycle
 from .optimizer import WeightAverage, average_epochs, decay_groups, fused_adam
 from .recorder import AccuracyOnDevice, LossOnDevice, use_seldom_progress
@@ -69,6 +72,18 @@ def in_channels_last(
     On MPS never: there batch norm's gradients were wrong in that format (PyTorch issues 175189 and 188371)."""
     return recipe.channels_last and device.type != 'mps'
 
+def _make_model(recipe, data, dls, device, precision, trains):
+    "The recipe's network, tried first where it is not the library's or a layer is named. Raises `S8FastError`."
+    network, n_classes = get_network(recipe.model), len(data.vocab)
+    if network.code is not None or recipe.cam_layer != AUTO:
+        last_is_single = not recipe.drop_last and len(dls.train_ds) % recipe.bs == 1
+        dtype = None if precision == 'fp32' else PRECISIONS[precision]
+        sizes = () if not trains else (2, 1) if last_is_single and processes().size == 1 else (2,)
+        with kept_random_states(dls):
+            try_network(recipe.model, n_classes, device, in_channels_last(recipe, device), dtype, recipe.cam_layer,
+                        sizes)
+    return network.make(n_classes)
+
 def _prepare(model, recipe, device, precision, winograd, sync_bn):
     "Fit a network to the recipe and the device, in place."
     for m in model.modules():
@@ -86,6 +101,7 @@ def get_learner(
     model=None,     # a network to train in place of the recipe's; None: the recipe's, with first weights of its seed
     winograd=True,  # Winograd's 3x3 convolutions in float32 on a CPU, channels-last and not compiled
     sync_bn=False,  # batch norm takes its statistics over all processes, on GPUs
+    trains=True,    # it is to be trained: a network of one's own is tried in training mode too
 ):
     "A fastai `Learner` for `recipe` on `data`, seeded and on its device. Raises `S8FastError`."
     check_names(recipe)
@@ -96,7 +112,7 @@ def get_learner(
     if device.type == 'cpu': keep_freed_memory()
     set_seed(recipe.seed)
     dls = _make_dls(recipe, data, device)
-    if model is None: model = get_network(recipe.model).make(len(data.vocab))
+    if model is None: model = _make_model(recipe, data, dls, device, precision, trains)
     model = model.to(device)
     _prepare(model, recipe, device, precision, winograd, sync_bn)
     cbs = [*precision_callbacks(precision, in_channels_last(recipe, device)), LossOnDevice()]

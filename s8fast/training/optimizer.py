@@ -19,7 +19,7 @@ def decay_groups(
     model,  # a network
 ):
     "A fastai splitter: `[weights, batch norm and biases]`, two lists that hold every parameter once."
-    plain = _norms_and_biases(model)
+    plain = list({id(p): p for p in _norms_and_biases(model)}.values())  # a module may be there twice
     ids = {id(p) for p in plain}
     return [[p for p in model.parameters() if id(p) not in ids], plain]
 
@@ -27,7 +27,8 @@ def _norms_and_biases(module):
     "fastai's `norm_bias_params`, for batch norm over several processes too, and in the same order."
     if isinstance(module, (*norm_types, nn.SyncBatchNorm)): return list(module.parameters())
     found = [p for child in module.children() for p in _norms_and_biases(child)]
-    return found if getattr(module, 'bias', None) is None else [*found, module.bias]
+    bias = getattr(module, 'bias', None)
+    return [*found, bias] if isinstance(bias, nn.Parameter) else found
 
 # %% ../../nbs/27_training.optimizer.ipynb #f416eda1
 def fused_adam(
@@ -46,8 +47,9 @@ def fused_adam(
 
 # %% ../../nbs/27_training.optimizer.ipynb #8fea983f
 def _float_state(model):
-    "The model's weights and batch-norm statistics by name: its own tensors, not copies."
-    return {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
+    "The model's weights and batch-norm statistics by name, each once: its own tensors, not copies."
+    found = {(v.data_ptr(), v.shape): (k, v) for k, v in reversed(model.state_dict().items()) if v.is_floating_point()}
+    return dict(reversed(found.values()))
 
 @torch.no_grad()
 def _swap(state, other):

@@ -19,7 +19,8 @@ EPOCH = r'epoch +{}/2  lr (\S+)  train loss (\S+) acc +(\S+)%  valid loss (\S+) 
 
 def test_one_plain_line_an_epoch_without_a_terminal(png_run):
     head, *epochs, temperature, last = png_run.stdout.splitlines()
-    assert head.startswith('ultimus on cifar10 (PNG files): 70 training, 10 validation, 20 test images; cpu, ')
+    assert head.startswith('ultimus on cifar10 (PNG files): 70 training, 10 validation, 20 test images; '
+                           '26,074 parameters; cpu, ')
     for i, (line, row) in enumerate(zip(epochs, history_rows(png_run.folder), strict=True), 1):
         shown = re.fullmatch(EPOCH.format(i), line).groups()
         for column, text in zip(COLUMNS[1:], shown, strict=True):
