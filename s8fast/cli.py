@@ -153,11 +153,13 @@ def s8fast_lr_find(argv=None):
     print(f'plot: {args.out}')
 
 def _find(recipe, args, winograd):
+    from s8fast.runs.init import begin_with
     from s8fast.training.learner import compiling, computing, get_learner, quiet_unless_interactive
     from s8fast.training.lr_find import find_lr_range
     with computing(recipe), compiling(recipe):
         learn = get_learner(recipe, args.data, winograd=winograd)
         quiet_unless_interactive(learn)
+        begin_with(learn, recipe, print)
         return find_lr_range(learn, args.start_lr, args.end_lr, args.num_it)
 
 # %% ../nbs/76_cli.ipynb #be955c2b

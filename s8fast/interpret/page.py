@@ -88,7 +88,7 @@ _CHOSEN_HELP = dict(
     winograd="Winograd's 3x3 convolutions, in float32 on a CPU",
     earlier_precisions='before it was resumed in another one',
     processes='that trained it together', sync_bn='batch norm took its statistics over all of them',
-    code="SHA-256 of the file of one's own network")
+    code="SHA-256 of the file of one's own network", init='SHA-256 of the weights that it began with')
 
 def recipe_section(
     recipe,       # `{name: value}` of a recipe's choices

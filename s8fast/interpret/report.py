@@ -20,7 +20,8 @@ from .page import recipe_section, render, result_text
 from .plots import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses
 from .predictions import predict
 from .robustness import is_complete, plot_corruptions, plot_robustness, read_robustness
-from .robustness import robustness_figures, weights_digest
+from .robustness import robustness_figures
+from ..models.weights import weights_digest
 from ..models.ultimus import UltimusNet
 from ..models.watch import find_layers
 from ..models.zoo import cam_layers, get_network

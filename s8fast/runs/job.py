@@ -53,6 +53,7 @@ class Job:
     when: str = 'before training began'
     owns: bool = False           # the folder holds this run, not an earlier one
     sync_bn: bool = False        # batch norm takes its statistics over all processes
+    init: str = ''               # SHA-256 of the weights that it begins with
 
     @property
     def source(self):
@@ -104,6 +105,7 @@ def begin_run(job, learn, data, precision, found):
     if processes().size > 1: chosen.update(processes=processes().size, sync_bn=job.sync_bn)
     code = get_network(job.recipe.model).code
     if code and code.digest: chosen['code'] = code.digest
+    if job.init: chosen['init'] = job.init
     record = dict(version=RECIPE_VERSION, recipe=asdict(job.recipe), chosen=chosen,
                   data=data_facts(data, len(learn.dls.valid_ds)), **environment(device_of(learn)),
                   lr_find=found and found.to_dict())

@@ -64,6 +64,7 @@ class Chosen(TypedDict):
     processes: NotRequired[Count]  # that trained it together; left out: one
     sync_bn: NotRequired[bool]     # batch norm took its statistics over all of them
     code: NotRequired[str]  # SHA-256 of the file of a network of one's own
+    init: NotRequired[str]  # SHA-256 of the weights that the run began with
 
 # %% ../../nbs/37_runs.record.ipynb #80f77526
 @closed
@@ -146,7 +147,7 @@ class Metrics(TypedDict):
     files: dict[str, str]
 
 # %% ../../nbs/37_runs.record.ipynb #90ce18a4
-RECIPE_VERSION, METRICS_VERSION = 10, 4  # 10: cam_layer, and code
+RECIPE_VERSION, METRICS_VERSION = 10, 4  # 10: cam_layer, init, freeze_epochs, and code
 
 def upgrade_recipe(
     record,  # what has a recipe, in the state of its `version`

@@ -36,7 +36,10 @@ def borrow_temperature(
 ):
     """The `Temperature` of `run`, to be used by another run of the same recipe on the same data.
 
-    Raises `S8FastError`."""
+    Raises `S8FastError`, for a run that holds images out too."""
+    if recipe.valid_pct:
+        raise S8FastError(f'--temperature_of plays no part with valid_pct={recipe.valid_pct}, whose images the '
+                          'temperature is fitted on: leave it out.')
     other = Run(run)
     metrics, theirs = other.metrics, other.recipe
     alike = {name: getattr(recipe, name) for name in MAY_DIFFER}

@@ -22,6 +22,7 @@ from .finish import finish, note_failure
 from .folder import BEGUN, FAILED, STATE, Run, check_out, open_run
 from .job import Job, begin_run, check_data, chosen_before, device_of, for_others, headline, hint
 from .job import in_precision, same_record, write_begun
+from .init import begin_with, find_init, freezing
 from .launch import check_devices
 from .record import recipe_of
 from .signals import StopSignals, sigterm_interrupts
@@ -53,10 +54,11 @@ def train(
     Called by each of several processes that a launcher has started, it trains one network in all of them.
     Raises `S8FastError`, and `Interrupted` when a signal came."""
     check_names(recipe)
+    find_init(recipe)
     with together() as ours:
         if not ours.is_first: return follow(data, cbs)
         out = check_out(out, force)
-        temperature = _borrowed(recipe, data, temperature_of)
+        temperature = temperature_of and borrow_temperature(temperature_of, recipe, data)
         return _begin(Job(recipe, data, out, _printer(log), checkpoint_minutes, winograd, temperature=temperature,
                           cbs=cbs, sync_bn=sync_bn))
 
@@ -70,13 +72,6 @@ def _begin(job):
             raise
 
 def _printer(log): return log or partial(print, flush=True)
-
-def _borrowed(recipe, data, run):
-    "The temperature of another run, where one is named. Raises `S8FastError`."
-    if run is None: return None
-    if not recipe.valid_pct: return borrow_temperature(run, recipe, data)
-    raise S8FastError(f'--temperature_of plays no part with valid_pct={recipe.valid_pct}, whose images the temperature '
-                      'is fitted on: leave it out.')
 
 # %% ../../nbs/45_runs.train.ipynb #636eb9ee
 def resume(
@@ -179,6 +174,7 @@ def _steps(job):
     # --- the range of learning rates
     if changed: record = ours.share(lambda: in_precision(job, record, learn))
     if not record:
+        job.init = begin_with(learn, recipe, job.log)
         found = _find(job, learn)
         record = ours.share(lambda: begin_run(job, learn, data, precision, found))
     job.lap('lr_find')
@@ -213,7 +209,8 @@ def _fit(job, recipe, learn, record, interactive):
         with compiling(recipe), _fit_errors(job, record, stop):
             moms = recipe.mom_max, recipe.mom_min
             fit_one_cycle(learn, recipe.epochs, record['chosen']['lr_max'], recipe.div, recipe.pct_start, recipe.shape,
-                          moms, cbs=[history, StopOnNonFinite(done), saver, *job.cbs], done=done)
+                          moms, done=done, cbs=[history, StopOnNonFinite(done), saver, *freezing(learn, recipe, done),
+                                                *job.cbs])
     signum = stop.signum if processes().size == 1 else saver.signum
     if signum is not None: _raise_interrupted(job, learn, history, saver, signum)
     return history
