@@ -506,7 +506,7 @@ def test_a_study_in_several_processes(run_command, net):
 @pytest.mark.slow
 @pytest.mark.parametrize('odd', [False, True])
 def test_one_run_in_two_processes(run_command, net, odd):
-    "The same weights as in one process, but for the last digits; with idle parameters and an infinite mask too."
+    "Each process runs the file. Without batch norm, whose statistics are of a slice, the weights are those of one."
     if odd:
         import inspect
         source = inspect.getsource(Idle).replace('class Idle', 'class Net')
@@ -518,6 +518,7 @@ def test_one_run_in_two_processes(run_command, net, odd):
     from safetensors.torch import load_file
     one, two = (load_file(net.parent/f'run{n}'/'model.safetensors') for n in (1, 2))
     assert one.keys() == two.keys()
-    for key in one: assert torch.allclose(one[key].float(), two[key].float(), atol=2e-3), key
+    if odd:  # idle parameters, and a mask with an infinity
+        for key in one: assert torch.allclose(one[key].float(), two[key].float(), atol=1e-4), key
     assert_sentence(run_command(*how, '--processes', 2, '--out', 'run3', '--cam_layer', 'x', cwd=net.parent),
                     's8fast_train', 'Layer x is not in the network')
