@@ -23,7 +23,7 @@ from ..errors import S8FastError
 from ..files import write_json
 from ..models.own import changed_since
 from ..models.winograd import winograd_available, winograd_layers
-from ..models.zoo import TIMM, get_network
+from ..models.zoo import MODELS, TIMM, get_network
 from ..processes import processes
 from ..recipe import Recipe, differences
 from .folder import BEGUN, IN_MEMORY, Run, make_out
@@ -72,7 +72,7 @@ def hint(job):
     "How to go on with a run that was stopped."
     if not Run(job.out).is_unfinished: return 'nothing is lost.'
     if job.source == IN_MEMORY: return f's8fast.runs.train.resume({str(job.out)!r}, data) goes on from there.'
-    code = get_network(job.recipe.model).code
+    code = MODELS[job.recipe.model].code if job.recipe.model in MODELS else None
     model = f' --model {shlex.quote(code.given)}' if code and code.given else ''
     return f's8fast_train --resume {shlex.quote(str(job.out))}{model} goes on from there.'
 

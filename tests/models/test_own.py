@@ -419,6 +419,34 @@ def test_gradcam_of_a_layer_that_is_used_twice():
     with GradCAM(twice, 'block.0') as a, GradCAM(once, '2.0') as b: assert torch.allclose(a(x), b(x), atol=1e-5)
 
 
+def test_gradcam_of_a_layer_that_is_not_used():
+    idle, x = Idle(10), torch.randn(2, 3, 32, 32)
+    idle.aside = nn.Conv2d(3, 3, 3)
+    with GradCAM(idle, 'aside') as cam, pytest.raises(S8FastError, match='Layer aside takes no part'): cam(x)
+
+
+class Branching(nn.Module):
+    "What it computes depends on the values."
+    def __init__(self, n):
+        super().__init__()
+        self.fc = nn.Linear(3072, n)
+    def forward(self, x):
+        x = self.fc(x.flatten(1))
+        return x if x.sum() > 0 else 2*x
+
+
+@pytest.mark.usefixtures('one_thread')
+def test_a_network_that_cannot_be_exported(tmp_path):
+    from s8fast.deploy.export import export_network
+    add_network(Branching, 'branching')
+    train(recipe('branching', epochs=1), few_digits(), tmp_path/'run', log=lambda line: None)
+    for to in 'pt2', 'onnx':
+        if to == 'onnx': pytest.importorskip('onnxscript')
+        with pytest.raises(S8FastError, match='branching cannot be exported'):
+            export_network(tmp_path/'run', tmp_path/f'net.{to}', to, data=few_digits())
+    assert names(tmp_path/'run') and not list(tmp_path.glob('net.*'))
+
+
 def test_only_plain_convolutions_are_computed_by_winograd():
     class Other(nn.Conv2d): pass
     plain = dict(padding=1, bias=False)
@@ -506,7 +534,7 @@ def test_a_study_in_several_processes(run_command, net):
 @pytest.mark.slow
 @pytest.mark.parametrize('odd', [False, True])
 def test_one_run_in_two_processes(run_command, net, odd):
-    "The same weights as in one process, but for the last digits; with idle parameters and an infinite mask too."
+    "Each process runs the file. Without batch norm, whose statistics are of a slice, the weights are those of one."
     if odd:
         import inspect
         source = inspect.getsource(Idle).replace('class Idle', 'class Net')
@@ -518,6 +546,7 @@ def test_one_run_in_two_processes(run_command, net, odd):
     from safetensors.torch import load_file
     one, two = (load_file(net.parent/f'run{n}'/'model.safetensors') for n in (1, 2))
     assert one.keys() == two.keys()
-    for key in one: assert torch.allclose(one[key].float(), two[key].float(), atol=2e-3), key
+    if odd:  # idle parameters, and a mask with an infinity
+        for key in one: assert torch.allclose(one[key].float(), two[key].float(), atol=1e-4), key
     assert_sentence(run_command(*how, '--processes', 2, '--out', 'run3', '--cam_layer', 'x', cwd=net.parent),
                     's8fast_train', 'Layer x is not in the network')
