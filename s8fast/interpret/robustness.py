@@ -16,20 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
-from ..data.corruptions import CORRUPTIONS, FURTHER, SEVERITIES, SIZE, corrupt
+from ..data.corruptions import CORRUPTIONS, FURTHER, SEVERITIES, corrupt
 from ..data.dataset import split
-from ..errors import S8FastError, reason
+from ..data.published import read_images, read_npy
+from ..errors import S8FastError
 from ..figures import subplots
 from ..files import read_json, write_json
 from ..runs.evaluate import load_run
 from ..runs.record import closed
 from ..runs.trained import check_is_folder
 from ..training.learner import is_terminal
-from ..training.metrics import predict_logits
+from ..training.metrics import predict_logits, share_interval
 
 # %% ../../nbs/61_interpret.robustness.ipynb #b0f6187f
 N = 2000       # images of a set
@@ -152,24 +152,13 @@ class _Published:
     "The `.npy` files of CIFAR-10-C. Raises `S8FastError`."
     def __init__(self, folder, names, labels):
         self.folder, self.n = Path(folder).expanduser(), len(labels)
-        there = self._load('labels')
+        there = read_npy(self.folder/'labels.npy', "give the folder of CIFAR-10-C's .npy files")
         if there.shape != (5*self.n,) or (there != np.tile(labels, 5)).any():
             raise S8FastError(f'{self.folder/"labels.npy"} are not the labels of these {self.n:,} test images, five '
                               'times: give the folder of CIFAR-10-C with the original CIFAR-10.')
         for name in names: self._images(name)  # said now, not after minutes
 
-    def _load(self, name):
-        path = self.folder/f'{name}.npy'
-        try: return np.load(path, mmap_mode='r', allow_pickle=False)
-        except (OSError, ValueError) as e:
-            why = reason(getattr(e, 'strerror', None) or e)
-            raise S8FastError(f"{path} cannot be read ({why}): give the folder of CIFAR-10-C's .npy files.") from e
-
-    def _images(self, name):
-        images = self._load(name)
-        if images.dtype == np.uint8 and images.shape == (5*self.n, SIZE, SIZE, 3): return images
-        raise S8FastError(f'{self.folder/name}.npy holds {images.dtype} {[*images.shape]}, not uint8 '
-                          f'[{5*self.n}, {SIZE}, {SIZE}, 3]: download it again.')
+    def _images(self, name): return read_images(self.folder/f'{name}.npy', 5*self.n, 'download CIFAR-10-C again')
 
     def read(self, name, severity, keep): return self._images(name)[(severity - 1)*self.n + keep]
 
@@ -185,9 +174,7 @@ def robustness_figures(
     return dict(clean=_wilson(right['clean'][0]), sets=sets, mean=_of_means(all_of_them.mean((0, 1))),
                 by_severity=[_of_means(all_of_them[:, i].mean(0)) for i in range(len(SEVERITIES))])
 
-def _wilson(right):
-    found = stats.binomtest(int(right.sum()), len(right)).proportion_ci(.95, 'wilson')
-    return float(right.mean()), float(found.low), float(found.high)
+def _wilson(right): return share_interval(int(right.sum()), len(right))
 
 def _of_means(shares):
     half = 1.96*shares.std(ddof=1)/len(shares)**.5
