@@ -25,11 +25,12 @@ from ..data.published import read_images, read_npy
 from ..errors import S8FastError
 from ..figures import subplots
 from ..files import read_json, write_json
+from .predictions import predict_array
 from ..runs.evaluate import load_run
 from ..runs.record import closed
 from ..runs.trained import check_is_folder
 from ..training.learner import is_terminal
-from ..training.metrics import predict_logits, share_interval
+from ..training.metrics import share_interval
 
 # %% ../../nbs/61_interpret.robustness.ipynb #b0f6187f
 N = 2000       # images of a set
@@ -72,7 +73,7 @@ def measure_robustness(
     facts |= dict(source='published', seed=0) if published else dict(source='made', seed=seed)
     found = _begun(out, facts)
     images, labels = data.test_images[keep], torch.from_numpy(data.test_labels[keep])
-    def right(some): return _bits(predict_logits(learn, _batches(some, labels, data.stats, learn.dls.bs))[0], labels)
+    def right(some): return _bits(predict_array(learn, some, data.stats).logits, labels)
     sets = [('clean', 1), *((name, severity) for name in names for severity in SEVERITIES)]
     todo = [one for one in sets if len(found['correct'].get(one[0], [])) < one[1]]
     with learn.no_bar(), tqdm(todo, disable=not is_terminal(sys.stderr), unit='set') as bar:
@@ -98,13 +99,6 @@ def _sample(labels, full):
 def _made(images, name, severity, seed):
     parts = [images[i:i + PART] for i in range(0, len(images), PART)]
     return np.concatenate([corrupt(part, name, severity, seed, i) for i, part in enumerate(parts)])
-
-def _batches(images, labels, data_stats, bs):
-    "Batches as the loaders make them, a part of the images at a time."
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in data_stats)
-    for i in range(0, len(images), bs):
-        x = torch.from_numpy(images[i:i + bs]).permute(0, 3, 1, 2).float()/255
-        yield (x - mean)/std, labels[i:i + bs]
 
 def weights_digest(
     model,
