@@ -17,6 +17,7 @@ from .attention import plot_attention
 from .confidence import measure_unfamiliar, plot_selective, plot_unfamiliar
 from .confidence import selective_text, unfamiliar_section
 from .gradcam import find_layers, plot_gradcam
+from .labels import has_cleanlab, label_issues, labels_section, plot_labels
 from .page import Section, data_rows, decimals, make_picture, percent
 from .page import recipe_section, render, result_text
 from .plots import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses
@@ -85,6 +86,7 @@ PICTURES = dict(
     reliability='Accuracy against confidence in 15 bins, and how many images have it',
     selective='Accuracy against the share of the test images that is kept, the surest first',
     misclassified='Misclassified test images, each with its actual class, the predicted one and its probability',
+    labels='Test images whose label may be wrong, each with the label and what the network takes it for',
     top_losses='The test images with the highest losses',
     gradcam='Ten misclassified images, each with its GradCAM map for the predicted and for the actual class',
     attention='Attention matrices of the ULTIMUS blocks for one test image of each class',
@@ -168,14 +170,15 @@ def write_report(
     p = predict(learn, test_dl(learn.dls, data), temperature=find_trained(run.folder).temperature)
     robustness = _robustness_of(run, learn)
     unfamiliar = measure_unfamiliar(learn, p, data)
-    failed = _draw(run, learn, p, layers, robustness, data, unfamiliar)
+    issues = label_issues(p) if has_cleanlab() else None
+    failed = _draw(run, learn, p, layers, robustness, data, unfamiliar, issues)
     path = run.folder/'report.html'
-    write_text(path, _page(run, p, layers, failed, robustness, unfamiliar))
+    write_text(path, _page(run, p, layers, failed, robustness, unfamiliar, issues))
     for sentence in failed: warnings.warn(sentence)
     return path
 
 # %% ../../nbs/63_interpret.report.ipynb #17e5d41a
-def _draw(run, learn, p, layers, robustness, data, unfamiliar):
+def _draw(run, learn, p, layers, robustness, data, unfamiliar, issues):
     "Write pictures of `Predictions`, and missing ones of the training; returns the sentences about those that failed."
     training = training_pictures(learn, run.record, run.history)
     missing = {name: make for name, make in training.items() if not (run.folder/f'{name}.png').exists()}
@@ -187,6 +190,7 @@ def _draw(run, learn, p, layers, robustness, data, unfamiliar):
         gradcam=lambda: plot_gradcam(learn, p, layers=layers))
     if isinstance(learn.model, UltimusNet) and learn.model.blocks:
         pictures['attention'] = lambda: plot_attention(learn, p)
+    if issues is not None: pictures['labels'] = lambda: plot_labels(p, issues)
     if robustness:
         pictures['robustness'] = lambda: plot_robustness(robustness)
         pictures['corruptions'] = lambda: plot_corruptions(data.test_images[0], [o for o in robustness['correct']
@@ -194,7 +198,7 @@ def _draw(run, learn, p, layers, robustness, data, unfamiliar):
     return draw_all(run.folder, pictures)
 
 # %% ../../nbs/63_interpret.report.ipynb #03431df8
-def _page(run, p, layers, failed, robustness, unfamiliar):
+def _page(run, p, layers, failed, robustness, unfamiliar, issues):
     "The page as text; `failed` are the sentences about pictures that are missing."
     recipe, record, test = run.recipe, run.record, run.metrics['test']
     batch = Section('A batch as the network saw it', pictures=_pictures(run, 'batch'))
@@ -208,6 +212,7 @@ def _page(run, p, layers, failed, robustness, unfamiliar):
                  ('training', training)],
         sections=[_results_section(run), *_training_sections(run), _classes_section(run),
                   *_prediction_sections(run, p, layers),
+                  labels_section(p, issues, _pictures(run, 'labels')),
                   unfamiliar_section(unfamiliar, _pictures(run, 'unfamiliar')),
                   *_robustness_sections(run, robustness), batch, *missing,
                   _epochs_section(run),

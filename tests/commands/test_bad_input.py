@@ -178,7 +178,8 @@ WITHOUT_DEVICE = {'s8fast_study', 's8fast_export', 's8fast_publish', 's8fast_app
 @pytest.mark.parametrize('command', sorted({*COMMANDS} - WITHOUT_DEVICE))
 def test_cuda_that_is_not_there(refused, monkeypatch, command, png_run):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    takes_run = 's8fast_evaluate', 's8fast_report', 's8fast_calibrate', 's8fast_predict', 's8fast_robustness'
+    takes_run = ('s8fast_evaluate', 's8fast_report', 's8fast_calibrate', 's8fast_predict', 's8fast_robustness',
+                 's8fast_labels')
     run = [png_run.folder] if command in takes_run else []
     if command == 's8fast_predict': run.append('x.png')
     for device in ('cuda', 'cuda:1'):
