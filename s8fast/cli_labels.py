@@ -16,8 +16,8 @@ from .recipe import AUTO
 # %% ../nbs/78b_cli_labels.ipynb #84d6ef3b
 def _labels_parser():
     parser = Parser('s8fast_labels', s8fast_labels.__doc__, '[RUN] [options]')
-    parser.add_argument('run', nargs='?', help='run folder of a finished run: labels of the test images; with --out also '
-                                               'pretrained:NAME or hub:OWNER/NAME')
+    parser.add_argument('run', nargs='?', help='run folder of a finished run: labels of the test images; with --out '
+                                               'also pretrained:NAME or hub:OWNER/NAME')
     parser.add_argument('--folds', type=int, metavar='K', help='instead: labels of the training images, by K networks, '
                                                                'each trained on all but one of K parts')
     parser.add_argument('--data', metavar='DIR', help=DATA_HELP)
@@ -47,8 +47,8 @@ def s8fast_labels(argv=None):
     found = label_issues(p)
     write_labels(p, found, out)
     part = 'test' if args.folds is None else 'training'
-    print(f'{len(found):,} of {len(p.logits):,} labels of the {part} images may be wrong: {out/"labels.csv"} lists them, '
-          f'labels.png shows the first 25')
+    print(f'{len(found):,} of {len(p.logits):,} labels of the {part} images may be wrong: {out/"labels.csv"} lists '
+          'them, labels.png shows the first 25')
 
 def _check_idle(args):
     "Refuse what is for trainings beside a finished run. Raises `S8FastError`."

@@ -23,7 +23,7 @@ from .predictions import Predictions, predict_array
 def doubts(
     logits,  # [n, n_classes]
 ):
-    "The logarithm of one minus the confidence, float64 `[n]`: sorts images where their confidence is 1 to the last bit."
+    "The logarithm of one minus the confidence, float64 `[n]`: sorts images whose confidence is 1 to the last bit too."
     logits = logits.double()
     others = logits.scatter(1, logits.argmax(1, keepdim=True), -torch.inf)
     return others.logsumexp(1) - logits.logsumexp(1)
@@ -76,7 +76,8 @@ def plot_selective(
         label = f'temperature {p.temperature:.2f}: AURC {found.aurc:.4f}'
     else: label = f'surest first: AURC {found.aurc:.4f}'
     ax.plot(shares, found.accuracies, color='C0', label=label)
-    if kept := found.kept(): ax.plot(kept/n, found.accuracies[kept - 1], 'o', color='C0', label=f'99% right: {kept/n:.1%}')
+    if kept := found.kept():
+        ax.plot(kept/n, found.accuracies[kept - 1], 'o', color='C0', label=f'99% right: {kept/n:.1%}')
     seen = found.accuracies[n//50:]  # of a few images it jumps
     low = min(seen.min(), found.accuracies[-1])
     ax.set(xlabel='share of the images kept, surest first', ylabel='accuracy of those', xlim=(0, 1.01),
@@ -93,11 +94,11 @@ def selective_text(
     found, n = selective(p), len(p.logits)
     kept, mistakes = found.kept(), 1 - found.accuracies[-1]
     text = 'No part of the images, the surest first, is 99% right.'
-    if kept: text = (f'Of the images, the surest first, {percent(kept/n)} are 99% right: for that, {n - kept:,} of {n:,} '
-                     'would have to be handed to a person.')
-    return (f'{text} The area under the risk-coverage curve (AURC), the mean error rate over all shares of images kept, '
-            f'is {found.aurc:.4f}; with every mistake last it would be {found.best_aurc:.4f}, and in an order that '
-            f'says nothing {mistakes:.4f}.')
+    if kept: text = (f'Of the images, the surest first, {percent(kept/n)} are 99% right: for that, {n - kept:,} of '
+                     f'{n:,} would have to be handed to a person.')
+    return (f'{text} The area under the risk-coverage curve (AURC), the mean error rate over all shares of images '
+            f'kept, is {found.aurc:.4f}; with every mistake last it would be {found.best_aurc:.4f}, and in an order '
+            f'that says nothing {mistakes:.4f}.')
 
 # %% ../../nbs/62b_interpret.confidence.ipynb #e456c769
 def _uniform(rng, n): return rng.integers(0, 256, (n, 32, 32, 3))

@@ -109,10 +109,12 @@ def labels_section(
 ):
     "What the report says about labels."
     title = 'Labels that may be wrong'
-    if indices is None: return Section(title, "They are looked for where cleanlab is installed: pip install 's8fast[labels]'.")
+    if indices is None:
+        return Section(title, "They are looked for where cleanlab is installed: pip install 's8fast[labels]'.")
     text = (f'Confident learning finds {len(indices):,} of {len(p.logits):,} labels of the test images that may be '
             'wrong, by what the network says to them and by how often it takes one class for another. The list is one '
-            "to look at, and no verdict: the network's own mistakes are in it. The picture has the least probable labels.")
+            "to look at, and no verdict: the network's own mistakes are in it. The picture has the least probable "
+            'labels.')
     return Section(title, text, pictures)
 
 # %% ../../nbs/62c_interpret.labels.ipynb #e5acc540

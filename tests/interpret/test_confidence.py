@@ -13,8 +13,8 @@ from s8fast.runs.evaluate import load_run
 
 def predictions(logits, targets, temperature=None):
     logits = torch.as_tensor(logits, dtype=torch.float32)
-    names = tuple('abcdefghij'[:logits.shape[1]])
-    return Predictions(np.zeros((len(logits), 32, 32, 3), np.uint8), logits, torch.as_tensor(targets), names, temperature)
+    names, images = tuple('abcdefghij'[:logits.shape[1]]), np.zeros((len(logits), 32, 32, 3), np.uint8)
+    return Predictions(images, logits, torch.as_tensor(targets), names, temperature)
 
 
 def test_the_sections(call_command, run, png):

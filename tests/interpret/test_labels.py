@@ -22,7 +22,8 @@ def labels(call_command, png):
 @pytest.fixture
 def without_cleanlab(monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *more: None if name == 'cleanlab' else find(name, *more))
+    def find_others(name, *more): return None if name == 'cleanlab' else find(name, *more)
+    monkeypatch.setattr(importlib.util, 'find_spec', find_others)
 
 
 def rows_of(folder):
@@ -33,7 +34,7 @@ def test_the_list_of_a_run(labels, run, png, tmp_path):
     done = labels(run)
     assert done.returncode == 0, done.stderr
     rows, data = rows_of(run), load_data(png)
-    assert rows and done.stdout.startswith(f'{len(rows)} of 20 labels of the test images may be wrong: {run}/labels.csv')
+    assert rows and done.stdout.startswith(f'{len(rows)} of 20 labels of the test images may be wrong: {run}/labels')
     for row in rows:
         assert data.vocab[data.test_labels[int(row['index'])]] == row['label'] != row['guess']
         assert float(row['label_probability']) <= float(row['guess_probability'])
