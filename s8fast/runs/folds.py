@@ -6,6 +6,7 @@
 __all__ = ['FOLD_SEED', 'fold_indices', 'fold_data', 'train_folds']
 
 # %% ../../nbs/47b_runs.folds.ipynb #6b25132e
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from ..data.dataset import data_facts, load_data
-from ..errors import S8FastError
+from ..errors import Interrupted, S8FastError
 from .folder import Run, check_out
 from .seeds import is_finished, train_or_resume
 from ..training.device import pick_device
@@ -70,8 +71,16 @@ def train_folds(
         folder, part = out/f'fold{i}', fold_data(data, fold)
         there = not force and is_finished(folder, recipe, data_facts(part), 'give another --out, or --force')
         log(f'fold {i + 1} of {k}: {"is there already" if there else folder}')
-        if not there: train_or_resume(recipe, folder, part, force, log, winograd=winograd)
+        if not there: _train_fold(recipe, folder, part, force, log, winograd)
         yield fold, part, folder
+
+def _train_fold(recipe, folder, data, force, log, winograd):
+    "Train a fold, or go on with it; an interruption says that its images are not those of a folder."
+    try: train_or_resume(recipe, folder, data, force, log, winograd=winograd)
+    except KeyboardInterrupt as e:
+        without = ', without --force,' if force else ''
+        raise Interrupted(f'Interrupted in {folder}: the same command{without} goes on from there.',
+                          getattr(e, 'signum', signal.SIGINT)) from None
 
 def _checked(recipe, k, data):
     "The data, loaded when everything else is known to be right. Raises `S8FastError`."

@@ -1,14 +1,19 @@
 "`s8fast_labels`: the list for a run's test images and, by folds, for the training images; the report; refused."
 import csv
 import importlib.util
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from helpers import ON_CPU, assert_sentence, draw_data, file_names, names, read_json, write_folders
 
+from short_runs import few_digits, recipe
+
 from s8fast.data.dataset import load_data
-from s8fast.runs.folds import fold_indices
+from s8fast.errors import Interrupted
+from s8fast.runs.folds import fold_indices, train_folds
 
 FAST = '--model', 'ultimus', '--epochs', 1, '--lr_max', 3e-3, *ON_CPU[:-2], '--valid_pct', 0.25
 
@@ -121,3 +126,15 @@ def test_a_class_of_which_there_are_few():
     labels = np.repeat([0, 1], [9, 3])
     assert [len(fold) for fold in fold_indices(labels, 3)] == [4, 4, 4]
     assert all((labels[fold] == 1).sum() == 1 for fold in fold_indices(labels, 3))
+
+
+def test_a_fold_that_was_stopped_goes_on(tmp_path, one_thread):
+    data, short = few_digits(), recipe(valid_pct=.2)
+    def stop(line):
+        if 'epoch  1/2' in line: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted, match='fold0: the same command goes on from there') as stopped:
+        list(train_folds(short, 2, data, tmp_path, log=stop))
+    assert stopped.value.signum == signal.SIGTERM and (tmp_path/'fold0'/'checkpoint'/'state.safetensors').exists()
+    lines = []
+    assert len(list(train_folds(short, 2, data, tmp_path, log=lines.append))) == 2
+    assert any('goes on after epoch 1 of 2' in line for line in lines), lines
