@@ -39,7 +39,7 @@ def test_the_report_of_ultimus(call_command, png_run, run, png):
     page = (run/'report.html').read_text()
     assert assert_self_contained(page) == 12 and '<h2>What attends to what</h2>' in page
     assert (run/'attention.png').exists()
-    for part in ('risk-coverage', '20 images of each kind', '>digits</', 'labels of the test images'): assert part in page
+    for part in ('risk-coverage', '20 images of each kind', '>digits</', 'labels of the test'): assert part in page
     assert 'GradCAM at conv3' in page and '<h1>ultimus on cifar10: run</h1>' in page
     assert_complete(page, read_json(run/'metrics.json'))
 
