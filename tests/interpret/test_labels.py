@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 from helpers import ON_CPU, assert_sentence, draw_data, file_names, names, read_json, write_folders
 
 from short_runs import few_digits, recipe
@@ -111,6 +112,10 @@ def test_bad_input(call_command, labels, run, png, tmp_path, monkeypatch):
     (tmp_path/'file').write_text('mine')
     refused('--folds', 2, '--out', tmp_path/'file', *FAST, said='file')
     (tmp_path/'file').unlink()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    for args in ([run], ['--folds', 2]):
+        done = call_command('s8fast_labels', *args, '--data', png, '--device', 'cuda')
+        assert_sentence(done, 's8fast_labels', '0 CUDA devices')
     assert names(tmp_path) == before
 
 
