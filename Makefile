@@ -33,7 +33,7 @@ slow: $(DEVELOPMENT) extras  ## the tests that are marked slow, those of extras,
 extras:  ## the page in a browser, loggers, accelerate, Ray and timm, in an environment of their own: gradio wants an older Pillow
 	@echo "Installing the extras into $(EXTRAS); the first time takes some minutes."
 	@$(EXTRAS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(EXTRAS)
-	$(EXTRAS)/bin/python $(PIP) -e '.[app,hub,tensorboard,wandb,accelerate,ray,timm]' playwright pytest
+	$(EXTRAS)/bin/python $(PIP) -e '.[app,hub,tensorboard,wandb,accelerate,ray,timm,labels]' playwright pytest
 	$(EXTRAS)/bin/python -m pytest --durations 5 tests/extras
 
 newest: $(LIGHT)  ## the commands' tests with the versions that a user gets today, and some notebooks by nbdev 3

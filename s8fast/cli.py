@@ -173,15 +173,23 @@ def s8fast_evaluate(argv=None):
     parser.add_argument('run', help='run folder of a finished run, pretrained:NAME, or hub:OWNER/NAME')
     parser.add_argument('--data', metavar='DIR', help=_RUN_DATA_HELP)
     add_model(parser)
-    parser.add_argument('--part', default='test', help='test, or valid where images were held out')
+    parser.add_argument('--part', help='test, or valid where images were held out (default: test)')
+    parser.add_argument('--data_v2', metavar='DIR', help="instead: accuracy on CIFAR-10.1's newer images, whose two "
+                                                         '.npy files are there')
     parser.add_argument('--shifts', action='store_true',
                         help='accuracy by ten views of each image too, shifted and mirrored; five times the time')
     parser.add_argument('--device', default=AUTO, help='auto, cpu, cuda, cuda:N or mps')
     args = parser.parse_args(argv)
     use_model(args)
-    from s8fast.runs.evaluate import evaluate_run
+    from s8fast.runs.evaluate import evaluate_run, evaluate_v2, v2_lines
     from s8fast.training.metrics import metrics_table
-    print(metrics_table(evaluate_run(args.run, args.data, args.part, args.device, args.shifts)))
+    if args.data_v2 is not None:
+        if name := next((o for o in ('data', 'part', 'shifts') if getattr(args, o) not in (None, False)), None):
+            raise S8FastError(f'--{name} plays no part with --data_v2: leave it out.')
+        print(*v2_lines(evaluate_v2(args.run, args.data_v2, args.device)), sep='\n')
+        return
+    part = 'test' if args.part is None else args.part
+    print(metrics_table(evaluate_run(args.run, args.data, part, args.device, args.shifts)))
 
 # %% ../nbs/76_cli.ipynb #2d8ba2c8
 @command

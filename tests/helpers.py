@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT/'bench'
 RESULTS = ROOT/'results'
 COMMANDS = ('s8fast_train', 's8fast_study', 's8fast_lr_find', 's8fast_evaluate', 's8fast_calibrate', 's8fast_report',
-            's8fast_robustness', 's8fast_predict', 's8fast_export', 's8fast_publish', 's8fast_app')
+            's8fast_robustness', 's8fast_labels', 's8fast_predict', 's8fast_export', 's8fast_publish', 's8fast_app')
 VOCAB = 'airplane automobile bird cat deer dog frog horse ship truck'.split()
 TRAIN_FILES = {'recipe.json', 'history.csv', 'metrics.json', 'model.safetensors', 'batch.png', 'schedule.png',
                'curves.png'}

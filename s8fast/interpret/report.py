@@ -14,7 +14,10 @@ from ..data.loaders import test_dl
 from ..figures import draw_all
 from ..files import write_text
 from .attention import plot_attention
+from .confidence import measure_unfamiliar, plot_selective, plot_unfamiliar
+from .confidence import selective_text, unfamiliar_section
 from .gradcam import plot_gradcam
+from .labels import has_cleanlab, label_issues, labels_section, plot_labels
 from .page import Section, data_rows, decimals, make_picture, percent
 from .page import recipe_section, render, result_text
 from .plots import plot_confusion, plot_misclassified, plot_reliability, plot_top_losses
@@ -83,11 +86,14 @@ PICTURES = dict(
     schedule='Learning rate and momentum over the run: up to the peak and back to where they began',
     confusion='Confusion matrix of the test images',
     reliability='Accuracy against confidence in 15 bins, and how many images have it',
+    selective='Accuracy against the share of the test images that is kept, the surest first',
     misclassified='Misclassified test images, each with its actual class, the predicted one and its probability',
+    labels='Test images whose label may be wrong, each with the label and what the network takes it for',
     top_losses='The test images with the highest losses',
     gradcam='Ten misclassified images, each with its GradCAM map for the predicted and for the actual class',
     attention='Attention matrices of the ULTIMUS blocks for one test image of each class',
     batch='Augmented training images, as the network saw them',
+    unfamiliar='Images of none of the classes, each with what the network took it for and its probability',
     robustness='Accuracy in percent, a row for each corruption and a column for each severity',
     corruptions='The first test image, corrupted in each way at severities 1, 3 and 5')
 
@@ -124,7 +130,8 @@ def _prediction_sections(run, p, layers):
     sections = [
         Section('What is confused with what', pictures=_pictures(run, 'confusion'),
                 head=('actual', 'taken for', 'images'), rows=p.most_confused()),
-        Section('Calibration', _temperature_text(run), _pictures(run, 'reliability')),
+        Section('Calibration', f'{_temperature_text(run)} {selective_text(p)}',
+                _pictures(run, 'reliability', 'selective')),
         Section('Misclassified images', 'The surest mistakes on the test images.', _pictures(run, 'misclassified')),
         Section('Top losses', pictures=_pictures(run, 'top_losses')),
         Section('Where the network looked', looked, _pictures(run, *['gradcam'][:len(layers)]))]
@@ -165,24 +172,28 @@ def write_report(
     for name in ('metrics', 'history'): getattr(run, name)  # a damaged file is refused before anything is drawn
     p = predict(learn, test_dl(learn.dls, data), temperature=find_trained(run.folder).temperature)
     robustness = _robustness_of(run, learn)
-    failed = _draw(run, learn, p, layers, robustness, data)
+    unfamiliar = measure_unfamiliar(learn, p, data)
+    issues = label_issues(p) if has_cleanlab() else None
+    failed = _draw(run, learn, p, layers, robustness, data, unfamiliar, issues)
     path = run.folder/'report.html'
-    write_text(path, _page(run, p, layers, failed, robustness))
+    write_text(path, _page(run, p, layers, failed, robustness, unfamiliar, issues))
     for sentence in failed: warnings.warn(sentence)
     return path
 
 # %% ../../nbs/63_interpret.report.ipynb #17e5d41a
-def _draw(run, learn, p, layers, robustness, data):
+def _draw(run, learn, p, layers, robustness, data, unfamiliar, issues):
     "Write pictures of `Predictions`, and missing ones of the training; returns the sentences about those that failed."
     training = training_pictures(learn, run.record, run.history)
     missing = {name: make for name, make in training.items() if not (run.folder/f'{name}.png').exists()}
     pictures = dict(
         missing,
         confusion=lambda: plot_confusion(p), reliability=lambda: plot_reliability(p),
+        selective=lambda: plot_selective(p), unfamiliar=lambda: plot_unfamiliar(unfamiliar),
         misclassified=lambda: plot_misclassified(p, 25), top_losses=lambda: plot_top_losses(p, 10))
     if layers: pictures['gradcam'] = lambda: plot_gradcam(learn, p, layers=layers)
     if isinstance(learn.model, UltimusNet) and learn.model.blocks:
         pictures['attention'] = lambda: plot_attention(learn, p)
+    if issues is not None: pictures['labels'] = lambda: plot_labels(p, issues)
     if robustness:
         pictures['robustness'] = lambda: plot_robustness(robustness)
         pictures['corruptions'] = lambda: plot_corruptions(data.test_images[0], [o for o in robustness['correct']
@@ -190,7 +201,7 @@ def _draw(run, learn, p, layers, robustness, data):
     return draw_all(run.folder, pictures)
 
 # %% ../../nbs/63_interpret.report.ipynb #03431df8
-def _page(run, p, layers, failed, robustness):
+def _page(run, p, layers, failed, robustness, unfamiliar, issues):
     "The page as text; `failed` are the sentences about pictures that are missing."
     recipe, record, test = run.recipe, run.record, run.metrics['test']
     batch = Section('A batch as the network saw it', pictures=_pictures(run, 'batch'))
@@ -203,6 +214,9 @@ def _page(run, p, layers, failed, robustness):
         figures=[('test accuracy', percent(test['accuracy'])), ('with flip TTA', percent(test['accuracy_tta'])),
                  ('training', training)],
         sections=[_results_section(run), *_training_sections(run), _classes_section(run),
-                  *_prediction_sections(run, p, layers), *_robustness_sections(run, robustness), batch, *missing,
+                  *_prediction_sections(run, p, layers),
+                  labels_section(p, issues, _pictures(run, 'labels')),
+                  unfamiliar_section(unfamiliar, _pictures(run, 'unfamiliar')),
+                  *_robustness_sections(run, robustness), batch, *missing,
                   _epochs_section(run),
                   recipe_section(asdict(recipe), record['chosen']), _facts_section(run)])

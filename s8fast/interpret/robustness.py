@@ -15,21 +15,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import stats
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
-from ..data.corruptions import CORRUPTIONS, FURTHER, SEVERITIES, SIZE, corrupt
+from ..data.corruptions import CORRUPTIONS, FURTHER, SEVERITIES, corrupt
 from ..data.images import split
-from ..errors import S8FastError, reason
+from ..data.published import read_images, read_npy
+from ..errors import S8FastError
 from ..figures import subplots
 from ..files import read_json, write_json
 from ..models.weights import weights_digest
+from .predictions import predict_array
 from ..runs.evaluate import load_run
 from ..runs.record import closed
 from ..runs.trained import check_is_folder
 from ..training.learner import is_terminal
-from ..training.metrics import predict_logits
+from ..training.metrics import share_interval
 
 # %% ../../nbs/61_interpret.robustness.ipynb #b0f6187f
 N = 2000       # images of a set
@@ -72,7 +73,7 @@ def measure_robustness(
     facts |= dict(source='published', seed=0) if published else dict(source='made', seed=seed)
     found = _begun(out, facts)
     images, labels = data.test_images[keep], torch.from_numpy(data.test_labels[keep])
-    def right(some): return _bits(predict_logits(learn, _batches(some, labels, data.stats, learn.dls.bs))[0], labels)
+    def right(some): return _bits(predict_array(learn, some, data.stats).logits, labels)
     sets = [('clean', 1), *((name, severity) for name in names for severity in SEVERITIES)]
     todo = [one for one in sets if len(found['correct'].get(one[0], [])) < one[1]]
     with learn.no_bar(), tqdm(todo, disable=not is_terminal(sys.stderr), unit='set') as bar:
@@ -99,12 +100,6 @@ def _made(images, name, severity, seed):
     parts = [images[i:i + PART] for i in range(0, len(images), PART)]
     return np.concatenate([corrupt(part, name, severity, seed, i) for i, part in enumerate(parts)])
 
-def _batches(images, labels, data_stats, bs):
-    "Batches as the loaders make them, a part of the images at a time."
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in data_stats)
-    for i in range(0, len(images), bs):
-        x = torch.from_numpy(images[i:i + bs]).permute(0, 3, 1, 2).float()/255
-        yield (x - mean)/std, labels[i:i + bs]
 
 def _bits(logits, labels): return np.packbits((logits.argmax(1) == labels).numpy()).tobytes().hex()
 def _right(bits, n): return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=n).astype(bool)
@@ -142,24 +137,13 @@ class _Published:
     "The `.npy` files of CIFAR-10-C. Raises `S8FastError`."
     def __init__(self, folder, names, labels):
         self.folder, self.n = Path(folder).expanduser(), len(labels)
-        there = self._load('labels')
+        there = read_npy(self.folder/'labels.npy', "give the folder of CIFAR-10-C's .npy files")
         if there.shape != (5*self.n,) or (there != np.tile(labels, 5)).any():
             raise S8FastError(f'{self.folder/"labels.npy"} are not the labels of these {self.n:,} test images, five '
                               'times: give the folder of CIFAR-10-C with the original CIFAR-10.')
         for name in names: self._images(name)  # said now, not after minutes
 
-    def _load(self, name):
-        path = self.folder/f'{name}.npy'
-        try: return np.load(path, mmap_mode='r', allow_pickle=False)
-        except (OSError, ValueError) as e:
-            why = reason(getattr(e, 'strerror', None) or e)
-            raise S8FastError(f"{path} cannot be read ({why}): give the folder of CIFAR-10-C's .npy files.") from e
-
-    def _images(self, name):
-        images = self._load(name)
-        if images.dtype == np.uint8 and images.shape == (5*self.n, SIZE, SIZE, 3): return images
-        raise S8FastError(f'{self.folder/name}.npy holds {images.dtype} {[*images.shape]}, not uint8 '
-                          f'[{5*self.n}, {SIZE}, {SIZE}, 3]: download it again.')
+    def _images(self, name): return read_images(self.folder/f'{name}.npy', 5*self.n, 'download CIFAR-10-C again')
 
     def read(self, name, severity, keep): return self._images(name)[(severity - 1)*self.n + keep]
 
@@ -175,9 +159,7 @@ def robustness_figures(
     return dict(clean=_wilson(right['clean'][0]), sets=sets, mean=_of_means(all_of_them.mean((0, 1))),
                 by_severity=[_of_means(all_of_them[:, i].mean(0)) for i in range(len(SEVERITIES))])
 
-def _wilson(right):
-    found = stats.binomtest(int(right.sum()), len(right)).proportion_ci(.95, 'wilson')
-    return float(right.mean()), float(found.low), float(found.high)
+def _wilson(right): return share_interval(int(right.sum()), len(right))
 
 def _of_means(shares):
     half = 1.96*shares.std(ddof=1)/len(shares)**.5

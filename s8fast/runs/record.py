@@ -30,8 +30,9 @@ TRAINING_FILES = (
     'recipe.json', 'history.csv', 'metrics.json', 'model.safetensors',
     'batch.png', 'lr_find.png', 'schedule.png', 'curves.png')
 REPORT_FILES = (
-    'report.html', 'confusion.png', 'reliability.png', 'misclassified.png', 'top_losses.png', 'gradcam.png',
-    'attention.png', 'robustness.json', 'robustness.png', 'corruptions.png')
+    'report.html', 'confusion.png', 'reliability.png', 'selective.png', 'misclassified.png', 'top_losses.png',
+    'labels.png', 'labels.csv', 'gradcam.png', 'attention.png', 'unfamiliar.png', 'robustness.json', 'robustness.png',
+    'corruptions.png')
 RUN_FILES = TRAINING_FILES + REPORT_FILES
 RESULTS = 'recipe.json', 'history.csv', 'model.safetensors'  # what metrics.json has the SHA-256 of
 

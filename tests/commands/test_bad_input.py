@@ -172,7 +172,8 @@ def test_a_part_that_there_is_not(refused, png_run):
 
 # What this machine has not
 
-WITHOUT_DEVICE = {'s8fast_study', 's8fast_export', 's8fast_publish', 's8fast_app'}  # the last wants its extra first
+WITHOUT_DEVICE = {'s8fast_study', 's8fast_export', 's8fast_publish', 's8fast_labels',
+                  's8fast_app'}  # the last two want their extra first
 
 @pytest.mark.usefixtures('no_data')
 @pytest.mark.parametrize('command', sorted({*COMMANDS} - WITHOUT_DEVICE))

@@ -87,7 +87,8 @@ def test_each_write_of_a_run_fails_once(reference, writes, tmp_path, count, part
 
 def test_each_write_of_a_report_fails_once(reference, tmp_path, monkeypatch, count):
     run, data, flush = shutil.copytree(reference['batch'], tmp_path/'run'), short_runs.few_digits(), files.flush
-    for name in ('gradcam', 'misclassified', 'top_losses', 'attention', 'confusion', 'reliability'):
+    for name in ('gradcam', 'misclassified', 'top_losses', 'attention', 'confusion', 'reliability', 'selective',
+                 'labels', 'unfamiliar'):
         monkeypatch.setattr(f's8fast.interpret.report.plot_{name}', lambda *args, **kwargs: subplots(figsize=(1, 1))[0])
     before = short_runs.results(run)[:3]
     for n in range(20):

@@ -6,7 +6,7 @@ from helpers import TINY, VOCAB, assert_sentence, draw_data, read_json, write_fo
 from pages import assert_self_contained
 from safetensors.torch import load_file
 
-PICTURES = 'confusion', 'reliability', 'misclassified', 'top_losses', 'gradcam'
+PICTURES = 'confusion', 'reliability', 'selective', 'misclassified', 'labels', 'top_losses', 'gradcam', 'unfamiliar'
 WITH_REPORT = TINY[:-1]
 
 
@@ -22,7 +22,7 @@ def test_the_report_of_the_resnet(call_command, resnet_run, png, tmp_path):
     done = call_command('s8fast_report', run, '--data', png, '--device', 'cpu')
     assert done.returncode == 0 and done.stdout.strip() == str(run/'report.html'), done.stderr
     page = (run/'report.html').read_text()
-    assert assert_self_contained(page) == 8  # five of its own, and batch, schedule and curves
+    assert assert_self_contained(page) == 11  # eight of its own, and batch, schedule and curves
     assert 'What attends' not in page and 'GradCAM at layer3' in page
     for name in PICTURES: assert (run/f'{name}.png').read_bytes()[:4] == b'\x89PNG'
     assert_complete(page, read_json(run/'metrics.json'))
@@ -37,8 +37,9 @@ def test_the_report_of_ultimus(call_command, png_run, run, png):
     assert sum(tensor.numel() for tensor in trained) == 26_074
     assert call_command('s8fast_report', run, '--data', png, '--device', 'cpu').returncode == 0
     page = (run/'report.html').read_text()
-    assert assert_self_contained(page) == 9 and '<h2>What attends to what</h2>' in page
+    assert assert_self_contained(page) == 12 and '<h2>What attends to what</h2>' in page
     assert (run/'attention.png').exists()
+    for part in ('risk-coverage', '20 images of each kind', '>digits</', 'labels of the test'): assert part in page
     assert 'GradCAM at conv3' in page and '<h1>ultimus on cifar10: run</h1>' in page
     assert_complete(page, read_json(run/'metrics.json'))
 

@@ -79,7 +79,8 @@ def test_requirements_are_those_of_settings(wheel):
     lines = Parser().parsestr(metadata(wheel, 'METADATA')).get_all('Requires-Dist')
     lines = [re.sub(r'[\s"\']', '', line) for line in lines]
     keys = {key.removesuffix('_requirements'): key for key in cfg if key.endswith('_requirements')}
-    assert {'dev', 'export', 'hub', 'app', 'tensorboard', 'wandb', 'accelerate', 'ray', 'datasets', 'timm'} == set(keys)
+    assert {'dev', 'export', 'hub', 'app', 'tensorboard', 'wandb', 'accelerate', 'ray', 'datasets', 'timm',
+            'labels'} == set(keys)
     by_extra = {'requirements': [line for line in lines if 'extra==' not in line]}
     for extra, key in keys.items():
         by_extra[key] = [line for line in lines if f'extra=={extra}' in line.partition(';')[2]]
