@@ -7,7 +7,7 @@ EXTRAS := .venv-extras
 PIP := -m pip install --quiet --disable-pip-version-check
 TWO := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1# two processes at a time, one thread each: that fits two cores
 DEMO_FLAGS := --epochs 2 --bs 12 --lr_max 1e-3 --pad 2 --cutout 0
-LIGHT := $(addprefix nbs/,00_errors.ipynb 01_files.ipynb 02_recipe.ipynb 25_training.one_cycle.ipynb)# for nbdev 3
+LIGHT := $(addprefix nbs/,00_errors.ipynb 01_files.ipynb 02_recipe.ipynb 33_training.one_cycle.ipynb)# for nbdev 3
 SHOWN := '^(fastai|fastcore|nbdev|torch|torchvision|numpy|albumentations|opencv-python-headless|pytest) '
 
 export NO_ALBUMENTATIONS_UPDATE := 1
