@@ -8,7 +8,7 @@ __all__ = ['main']
 # %% ../nbs/94___main__.ipynb #4718cd57
 import sys
 
-from . import __version__, cli, cli_deploy, cli_labels, cli_robustness, cli_study
+from . import __version__, cli, cli_deploy, cli_evaluate, cli_labels, cli_robustness, cli_study
 
 # %% ../nbs/94___main__.ipynb #ed7403a4
 def main(
@@ -16,7 +16,7 @@ def main(
 ):
     "Run the command that the first argument names."
     name, *rest = (sys.argv[1:] if argv is None else list(argv)) or ['--help']
-    modules = cli, cli_study, cli_robustness, cli_labels, cli_deploy
+    modules = cli, cli_evaluate, cli_study, cli_robustness, cli_labels, cli_deploy
     commands = {o.removeprefix('s8fast_'): getattr(module, o) for module in modules
                 for o in module.__all__ if o.startswith('s8fast_')}
     if name == '--version': print(f's8fast {__version__}')
