@@ -46,7 +46,7 @@ class NetworkChoices:
     "network"
     model: str = choice('custom_resnet')  # custom_resnet, ultimus, ultimus_no_blocks; your own: FILE.py:NAME; timm:NAME
     cam_layer: str = choice(AUTO)  # layer of the GradCAM pictures; auto: the network's own, else its last convolution
-    init: str = choice('none')  # weights to begin with: a run, pretrained:NAME or hub:OWNER/NAME; none: new ones
+    init: str = choice('new')  # weights to begin with: a run's, pretrained:NAME, hub:OWNER/NAME; or new ones
     freeze_epochs: int = choice(0, 0, 100_000)  # with init: the last layer and batch norm alone for the first epochs
     bn_momentum: float = choice(0.1, 0, 1)  # share of a batch in batch norm's running statistics
 

@@ -88,10 +88,7 @@ def _class_files(part):
     return found
 
 def _class_name(folder):
-    "A folder's name, composed: one system writes e and an accent where another one writes é. Raises `S8FastError`."
-    try: folder.name.encode('utf8')
-    except UnicodeEncodeError:
-        raise S8FastError(f'{printable(str(folder))} has a name that is not UTF-8: rename it.') from None
+    "A folder's name, composed: one system writes e and an accent where another one writes é."
     return unicodedata.normalize('NFC', folder.name)
 
 # %% ../../nbs/10_data.pictures.ipynb #454f12bf

@@ -9,7 +9,7 @@ OTHER = dict(model='ultimus', epochs=3, bs=7, seed=5, lr_max=0.02, div=9., pct_s
              mom_min=.8, wd=.1, wd_bn_bias=True, pad=2, cutout=3, valid_pct=.2, split_seed=3, drop_last=True,
              pipeline='item', num_workers=1, precision='fp32', channels_last=False, compile=True, device='cpu',
              deterministic=True, pad_mode='zeros', label_smoothing=.3, average=2.5, bn_momentum=.2,
-             cam_layer='layer2')
+             cam_layer='layer2', init='pretrained:custom_resnet', freeze_epochs=1)
 
 
 def flag(name, value):
