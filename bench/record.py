@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Keep a finished run as `results/` has it: recipe, history, metrics, and its logits in float16.
 
+Its robustness.json and labels.csv too, where it has them.
 With `--weights` also its weights in float16, with `--pictures` its pictures.
 The logits, of `test` and where images were held out of `valid`, are predicted anew.
 Their accuracy has to be the one that the run reports.
@@ -19,6 +20,7 @@ from s8fast.training.history import read_history
 from s8fast.training.metrics import predict_logits
 
 FILES = 'recipe.json', 'history.csv', 'metrics.json'
+WHERE_THERE = 'robustness.json', 'labels.csv'  # what was measured of it afterwards
 TOLERANCE = .001  # difference of accuracy that is allowed: another device may decide an image or two otherwise
 
 
@@ -60,6 +62,8 @@ def main():
     logits = predict_parts(learn, data, metrics)
     make_folder(args.out)
     for name in FILES: copy(args.run/name, args.out/name)
+    for name in WHERE_THERE:
+        if (args.run/name).is_file(): copy(args.run/name, args.out/name)
     write_logits(args.out/'logits.safetensors', logits, data)
     if args.weights: save_model(args.out/'weights.safetensors', learn.model, half=True)
     if args.pictures:

@@ -52,7 +52,8 @@ def test_what_is_taken_and_what_is_new(base, parity, tmp_path):
         if name in HEAD: assert tensor.shape != before[name].shape
         elif 'running' not in name and tensor.is_floating_point():
             assert torch.allclose(tensor, before[name], atol=1e-8), name
-    assert read_json(tmp_path/'other'/'recipe.json')['chosen']['init'] == weights_digest(load_network(base, 'cpu').model)
+    began = weights_digest(load_network(base, 'cpu').model)
+    assert read_json(tmp_path/'other'/'recipe.json')['chosen']['init'] == began
 
 
 def test_the_same_classes_keep_the_last_layer(base, tmp_path):
@@ -103,15 +104,16 @@ def test_commands(call_command, base, tmp_path, monkeypatch):
     short = ('--data', 'digits', '--model', 'ultimus', '--bs', 256, '--device', 'cpu', '--init', base)
     done = call_command('s8fast_lr_find', *short, '--num_it', 10)
     assert done.returncode == 0 and f'begins with the weights of {base}, its last layer too' in done.stdout, done.stderr
-    done = call_command('s8fast_train', *short, '--epochs', 2, '--freeze_epochs', 1, '--lr_max', 1e-3, '--out', 'run',
-                        '--no_report')
+    done = call_command('s8fast_train', *short, '--epochs', 2, '--freeze_epochs', 1, '--lr_max', 1e-3,
+                        '--out', 'run', '--no_report')
     assert done.returncode == 0, done.stderr
     found = read_json(tmp_path/'run'/'recipe.json')['recipe']
     assert (found['init'], found['freeze_epochs']) == (str(base), 1)
 
 
 REFUSED = [
-    (('--init', 'nowhere'), 'nowhere is no run folder'), (('--init', 'pretrained:none'), "no pretrained network 'none'"),
+    (('--init', 'nowhere'), 'nowhere is no run folder'),
+    (('--init', 'pretrained:none'), "no pretrained network 'none'"),
     (('--init', 'pretrained:custom_resnet'), 'trains ultimus: give --model custom_resnet'),
     (('--freeze_epochs', 1), 'give init too'), (('--init', ''), 'no run folder'),
     (('--init', 'pretrained:ultimus', '--freeze_epochs', 2), 'give less than 2'),
