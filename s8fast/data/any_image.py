@@ -67,7 +67,7 @@ def _eight_bits(image):
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 # %% ../../nbs/08_data.any_image.ipynb #c12e0f79
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 89_000_000  # Pillow itself warns of more
 MAX_BYTES = 200_000_000
 
 def read_any_image(

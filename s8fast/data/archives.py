@@ -37,7 +37,8 @@ def _safe_path(name, is_plain):
     if not is_plain: raise ValueError(f'{name} in it is no plain file')
     if len(path.parts) > 32: raise ValueError('it has folders in folders, more than 32 deep')
     is_drive = re.match('[A-Za-z]:', name) or os.name == 'nt' and ':' in name
-    if path.is_absolute() or '..' in path.parts or re.search(r'[\\\0]', name) or is_drive:
+    if '\\' in name: raise ValueError(f'{name} in it has a backslash, where folders want a slash')
+    if path.is_absolute() or '..' in path.parts or '\0' in name or is_drive:
         raise ValueError(f'{name} in it leads out of the folder')
     return path
 
@@ -89,7 +90,8 @@ def _opened(archive, max_bytes):
 
 def _extract(archive, folder, max_files, max_bytes):
     "Write an archive's files below `folder`, whichever kind it is. Raises `ValueError`."
-    if zipfile.is_zipfile(archive): return _extract_zip(archive, folder, max_files, max_bytes)
+    with open(archive, 'rb') as f: is_zip = f.read(2) == b'PK'
+    if is_zip: return _extract_zip(archive, folder, max_files, max_bytes)
     _extract_tar(archive, folder, max_files, max_bytes)
 
 # %% ../../nbs/05_data.archives.ipynb #82f5b0da

@@ -59,10 +59,14 @@ def _read(place):
     "Arrays, vocab and edition of the images in a `Place`."
     if not place.is_archive: return read_layout(place.path, place.labels)
     with tempfile.TemporaryDirectory(prefix='s8fast-') as tmp:
-        remedy = 'give a whole .tar.gz, .tar or .zip of plain files'
-        folder = unpack(place.path, Path(tmp)/place.name, 10_000_000, shutil.disk_usage(tmp).free, remedy=remedy)
-        try: return read_layout(_held(folder, place.path), place.labels)
-        except S8FastError as e: raise S8FastError(str(e).replace(str(folder), str(place.path))) from e
+        remedy, folder = 'give a whole .tar.gz, .tar or .zip of plain files', Path(tmp)/place.name
+        most = shutil.disk_usage(tmp).free*9//10
+        try:
+            unpack(place.path, folder, 10_000_000, most, remedy=remedy)
+            return read_layout(_held(folder, place.path), place.labels)
+        except S8FastError as e:
+            said = str(e).replace(f' into {folder}', '').replace(str(folder), str(place.path))
+            raise S8FastError(said) from e
 
 def _held(folder, archive):
     "The data set in an unpacked archive. Raises `S8FastError`."
@@ -101,7 +105,7 @@ def image_data(
     edition,  # what was read
 ):
     "An `ImageData` that is normalised by its own statistics, or those of CIFAR-10. Raises `S8FastError`."
-    vocab = tuple(vocab)
+    vocab, name = tuple(vocab), f'folder {name}' if name in ('cifar10', 'digits') else name
     if vocab == CIFAR10_VOCAB and edition in _OF_CIFAR10: return ImageData('cifar10', edition, **arrays, vocab=vocab)
     _warn_of_copies(arrays)
     return ImageData(name, edition, **arrays, vocab=vocab, stats=channel_stats(arrays['train_images']))

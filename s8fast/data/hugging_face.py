@@ -28,6 +28,7 @@ def _load(name):
         raise S8FastError(f'datasets {datasets.__version__} may run code of a data set: '
                           "pip install --upgrade 's8fast[datasets]'.")
     datasets.disable_progress_bars()
+    if not name.strip(): raise S8FastError(f'{HF} names no data set: give {HF}OWNER/NAME, or {HF} and a folder.')
     saved = any(os.path.isfile(os.path.join(name, o)) for o in ('dataset_dict.json', 'state.json'))
     try: found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
     except Exception as e:  # it raises what its many parts raise
@@ -48,6 +49,8 @@ def _columns(split, where, column):
                           'one.')
     if column and column not in kinds:
         raise S8FastError(f'{where} has no column {column}: give one of {", ".join(classes) or "another data set"}.')
+    if isinstance(kinds.get(column), datasets.Image):
+        raise S8FastError(f'{where} has images in its column {column}: give that of their classes.')
     if not (column or classes):
         raise S8FastError(f'{where} has no column of classes ({", ".join(kinds)}): name it, as in '
                           f'{where}:COLUMN, or give another data set.')
@@ -97,8 +100,9 @@ class _Split:
 
     @property
     def order(self):
-        "A key that sorts class names as the data set does; None: alphabetically."
-        return self.names.index if self.names else None
+        "A key that sorts class names as the data set does, and numbers by their value; None: alphabetically."
+        if self.names: return self.names.index
+        return int if all(label is None or label.isdecimal() for label in self.labels) else None
 
     def read(self, vocab):
         "Pixels, labels, and whether the images were 32x32 RGB; without those that have no label."

@@ -110,7 +110,8 @@ def list_pictures(
         parts = find_parts(names, root)
         if not parts.test:
             raise S8FastError(f'{root} has no test, val or valid beside {parts.train[0]}: add it, or give '
-                              f'{root/parts.train[0]}, of which a fifth is then split off.')
+                              f'{root/parts.train[0]}, of which a fifth is then split off. Where {parts.train[0]} is '
+                              'a class, give its folder another name.')
         train, note = {}, parts.note
         for name in parts.train:
             for label, files in _class_files(root/name).items(): train[label] = train.get(label, []) + files

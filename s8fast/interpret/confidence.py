@@ -93,9 +93,10 @@ def selective_text(
     "What the report says about it."
     found, n = selective(p), len(p.logits)
     kept, mistakes = found.kept(), 1 - found.accuracies[-1]
-    text = 'No part of the images, the surest first, is 99% right.'
-    if kept: text = (f'Of the images, the surest first, {percent(kept/n)} are 99% right: for that, {n - kept:,} of '
-                     f'{n:,} would have to be handed to a person.')
+    text = 'No part of the images, the surest first, is at least 99% right.'
+    if kept:
+        text = (f'Of the images, the surest first, {percent(kept/n)} are at least 99% right: for that, {n - kept:,} '
+                f'of {n:,} would have to be handed to a person.')
     return (f'{text} The area under the risk-coverage curve (AURC), the mean error rate over all shares of images '
             f'kept, is {found.aurc:.4f}; with every mistake last it would be {found.best_aurc:.4f}, and in an order '
             f'that says nothing {mistakes:.4f}.')
@@ -161,9 +162,12 @@ def measure_unfamiliar(
     n=500,  # images of each kind; no more than there are test images
     seed=0,
 ):
-    "An `Unfamiliar` for each kind of image; without digits for a network that was trained on them."
+    """An `Unfamiliar` for each kind of image that shows none of the classes.
+
+    Without digits for a network that was trained on them, and noise alone for one of classes that nobody knows here."""
     kinds = unfamiliar_images(min(n, len(p.logits)), seed)
     if data.name == 'digits': del kinds['digits']
+    elif data.name != 'cifar10': kinds = {name: images for name, images in kinds.items() if name.endswith('noise')}
     predicted = {name: predict_array(learn, images, data.stats, p.temperature) for name, images in kinds.items()}
     return [_measured(name, p, other) for name, other in predicted.items()]
 

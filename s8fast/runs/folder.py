@@ -37,6 +37,7 @@ class Begun(TypedDict):
     winograd: bool     # whether Winograd's convolutions may be used
     temperature: NotRequired[Temperature | None]  # taken from another run
     sync_bn: NotRequired[bool]  # batch norm takes its statistics over all processes
+    init_place: NotRequired[str]  # where the weights are that it begins with
 
 class Kept(TypedDict):
     "What a run gives its checkpoints to keep."

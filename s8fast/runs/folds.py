@@ -18,6 +18,7 @@ from ..data.dataset import load_data
 from ..data.images import data_facts
 from ..errors import Interrupted, S8FastError
 from .folder import Run, check_out
+from .init import NEW
 from .seeds import is_finished, train_or_resume
 from ..training.device import pick_device
 from ..training.learner import check_names
@@ -33,8 +34,10 @@ def fold_indices(
     if k < 2: raise S8FastError(f'folds={k} leaves nothing to train on: give 2 or more.')
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < k:
-        raise S8FastError(f'folds={k}, and class {classes[counts.argmin()]} has {counts.min()} training images: each '
-                          f'fold needs one of them, so give {counts.min()} or fewer.')
+        few = counts.min()
+        way_out = f'give {few} or fewer' if few > 1 else 'add images, or remove the class'
+        raise S8FastError(f'folds={k}, and class {classes[counts.argmin()]} (by number) has {few} training images: '
+                          f'each fold needs one of them, so {way_out}.')
     split = StratifiedKFold(k, shuffle=True, random_state=FOLD_SEED).split(np.zeros(len(labels)), labels)
     return [np.sort(held_out) for _, held_out in split]
 
@@ -60,20 +63,26 @@ def train_folds(
     """Train by `recipe` once for each fold; yields `(indices, ImageData, run folder)` of each when it is finished.
 
     A fold that is there already is kept, and one that was stopped goes on.
-    Raises `S8FastError`, and `Interrupted` when a signal came."""
+    Raises `S8FastError`, for a recipe with `init` too, and `Interrupted` when a signal came."""
     log, data = log or partial(print, flush=True), _checked(recipe, k, data)
     folds, out = fold_indices(data.train_labels, k), Path(out).expanduser()
-    if Run(out).state != 'new' or (out/'recipe.json').exists():
-        raise S8FastError(f'{out} is a run folder itself: give another --out for several folds.')
+    _check_folder(out)
+    def is_there(i, part):
+        return not force and is_finished(out/f'fold{i}', recipe, data_facts(part), 'give another --out, or --force')
     for i, fold in enumerate(folds):  # a folder that cannot be used is refused before hours of training
-        if not (force or Run(out/f'fold{i}').is_unfinished or (out/f'fold{i}'/'metrics.json').exists()):
+        if not (is_there(i, fold_data(data, fold)) or force or Run(out/f'fold{i}').is_unfinished):
             check_out(out/f'fold{i}')
     for i, fold in enumerate(folds):
         folder, part = out/f'fold{i}', fold_data(data, fold)
-        there = not force and is_finished(folder, recipe, data_facts(part), 'give another --out, or --force')
+        there = is_there(i, part)
         log(f'fold {i + 1} of {k}: {"is there already" if there else folder}')
         if not there: _train_fold(recipe, folder, part, force, log, winograd)
         yield fold, part, folder
+
+# %% ../../nbs/58_runs.folds.ipynb #b358be96
+def _check_folder(out):
+    if Run(out).state != 'new' or (out/'recipe.json').exists():
+        raise S8FastError(f'{out} is a run folder itself: give another --out for several folds.')
 
 def _train_fold(recipe, folder, data, force, log, winograd):
     "Train a fold, or go on with it; an interruption says that its images are not those of a folder."
@@ -86,6 +95,9 @@ def _train_fold(recipe, folder, data, force, log, winograd):
 def _checked(recipe, k, data):
     "The data, loaded when everything else is known to be right. Raises `S8FastError`."
     check_names(recipe)
+    if recipe.init != NEW:
+        raise S8FastError(f'The weights of {recipe.init} may have seen the images that a fold holds out: leave init '
+                          'out with folds.')
     pick_device(recipe.device)
     if k < 2: fold_indices([], k)
     return load_data(data)

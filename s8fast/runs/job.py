@@ -54,6 +54,7 @@ class Job:
     owns: bool = False           # the folder holds this run, not an earlier one
     sync_bn: bool = False        # batch norm takes its statistics over all processes
     init: str = ''               # SHA-256 of the weights that it begins with
+    init_place: str | None = None  # where these are
 
     @property
     def source(self):
@@ -82,6 +83,7 @@ def write_begun(job):
     begun = dict(version=RECIPE_VERSION, id=job.id, recipe=asdict(job.recipe), data=job.source, winograd=job.winograd,
                  temperature=job.temperature)
     if job.sync_bn: begun['sync_bn'] = True
+    if job.init_place: begun['init_place'] = job.init_place
     write_json(job.out/BEGUN, begun)
 
 # %% ../../nbs/48_runs.job.ipynb #3fcbac48

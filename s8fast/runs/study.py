@@ -24,6 +24,7 @@ from ..files import write_json
 from ..models.zoo import TIMM, get_network
 from .cluster import check_address, on_cluster
 from .folder import Run, check_out
+from .init import find_init, init_place
 from .signals import sigterm_interrupts
 from .study_file import BASE
 from .study_summary import mean_seconds, read_results, read_study_summary, study_table
@@ -196,6 +197,11 @@ def _check(study, out, test, elsewhere):
         part = 'test' if earlier['part'] == 'test' else part
     for name, recipe in study.items():
         check_names(replace(recipe, device='auto') if elsewhere else recipe)
+        try: find_init(recipe)
+        except S8FastError as e: raise S8FastError(f'The runs of {name!r} cannot begin: {e}') from e
+        if elsewhere and recipe.init != init_place(recipe):
+            raise S8FastError(f'The machines of the cluster want the whole path of {recipe.init}, the init of '
+                              f'{name!r}: give {init_place(recipe)}.')
         if part == 'valid' and not recipe.valid_pct:
             raise S8FastError(f'The runs of {name!r} hold no images out (valid_pct=0), so they have no validation '
                               'figures: hold some out, or give --test.')

@@ -22,7 +22,7 @@ from .finish import finish, note_failure
 from .folder import BEGUN, FAILED, STATE, Run, check_out, open_run
 from .job import Job, begin_run, check_data, chosen_before, device_of, for_others, headline, hint
 from .job import in_precision, same_record, write_begun
-from .init import begin_with, find_init, freezing
+from .init import begin_with, find_init, freezing, init_place
 from .launch import check_devices
 from .record import recipe_of
 from .signals import StopSignals, sigterm_interrupts
@@ -60,7 +60,7 @@ def train(
         out = check_out(out, force)
         temperature = temperature_of and borrow_temperature(temperature_of, recipe, data)
         return _begin(Job(recipe, data, out, _printer(log), checkpoint_minutes, winograd, temperature=temperature,
-                          cbs=cbs, sync_bn=sync_bn))
+                          cbs=cbs, sync_bn=sync_bn, init_place=init_place(recipe)))
 
 def _begin(job):
     with open_run(job.out):
@@ -136,7 +136,8 @@ def _job_of(run, data, log, minutes, expected):
     winograd = kept['record']['chosen']['winograd'] != 'off' if kept else begun['winograd']
     temperature = next((o['temperature'] for o in (kept, begun) if o and o.get('temperature')), None)
     return Job(recipe, data, out, log, minutes, winograd, (kept or begun)['id'], run.checkpoint, kept,
-               temperature=temperature, owns=bool(kept), sync_bn=bool(begun and begun.get('sync_bn')))
+               temperature=temperature, owns=bool(kept), sync_bn=bool(begun and begun.get('sync_bn')),
+               init_place=begun and begun.get('init_place'))
 
 # %% ../../nbs/55_runs.train.ipynb #0adaba63
 def _carry_out(job):
@@ -174,7 +175,7 @@ def _steps(job):
     # --- the range of learning rates
     if changed: record = ours.share(lambda: in_precision(job, record, learn))
     if not record:
-        job.init = begin_with(learn, recipe, job.log)
+        job.init = begin_with(learn, recipe, job.log, job.init_place)
         found = _find(job, learn)
         record = ours.share(lambda: begin_run(job, learn, data, precision, found))
     job.lap('lr_find')
@@ -239,6 +240,8 @@ def _fit_errors(job, record, stop):
                             f'than {record["chosen"]["lr_max"]:.2e}.') from None
     except RuntimeError:
         if stop.signum is None or processes().size > 1: raise
+    except SystemExit as e:
+        raise S8FastError(f'The code of {job.recipe.model} ended the process ({e}): mend it.') from e
 
 def _raise_interrupted(job, learn, history, saver, signum):
     steps = f', step {saver.batches} of {len(learn.dls.train)}' if saver.batches else ''

@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from ..errors import S8FastError
+from ..errors import S8FastError, printable
 from ..processes import processes
 from .device import ImagesChannelsLast, autocast_of
 
@@ -68,14 +68,15 @@ def metrics_table(
     views = dict(accuracy_tta='flip', accuracy_tta_shifts='flip and shift')
     tta = ', '.join(f'with {name} TTA {metrics[k]:.2%}' for k, name in views.items() if k in metrics)
     if tta: tta = f'  ({tta})'
-    width = max(map(len, metrics['per_class']))
+    width = max(len(printable(name)) for name in metrics['per_class'])
     lines = [f'accuracy {metrics["accuracy"]:.2%}{tta}  loss {metrics["loss"]:.4f}  ece {metrics["ece"]:.4f}  '
              f'n {metrics["n"]:,}']
     if 'ece_calibrated' in metrics:
         lines.append(f'calibrated: loss {metrics["loss_calibrated"]:.4f}  ece {metrics["ece_calibrated"]:.4f}')
     lines += ['', f'{"class":{width}}  precision  recall      f1  support']
     for name, o in metrics['per_class'].items():
-        lines.append(f'{name:{width}}  {o["precision"]:9.2%}  {o["recall"]:6.2%}  {o["f1"]:6.2%}  {o["support"]:7,}')
+        figures = f'{o["precision"]:9.2%}  {o["recall"]:6.2%}  {o["f1"]:6.2%}  {o["support"]:7,}'
+        lines.append(f'{printable(name):{width}}  {figures}')
     return '\n'.join(lines)
 
 # %% ../../nbs/39_training.metrics.ipynb #f3289fd3

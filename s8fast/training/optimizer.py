@@ -71,7 +71,7 @@ class _Averaging(Callback):
 
     def before_fit(self):
         "Whatever an interrupted fit has left, the model is what is in it now."
-        self.n, self.average = 0, None
+        self.n_averaged, self.average = 0, None
 
     def before_train(self):
         self.pairs = None
@@ -80,20 +80,20 @@ class _Averaging(Callback):
 
     def after_batch(self):
         if not self.training or self.average is None: return
-        self.n += 1
+        self.n_averaged += 1
         if self.pairs is None: self.pairs = list(self.average.values()), list(_float_state(self.model).values())
-        get_ema_multi_avg_fn(1 - 1/min(self.n, self.horizon))(*self.pairs, None)
+        get_ema_multi_avg_fn(1 - 1/min(self.n_averaged, self.horizon))(*self.pairs, None)
 
     def checkpoint(self):
         "Its state: a dictionary of tensors, and one of plain values for JSON."
-        return self.average, dict(n=self.n)
+        return self.average, dict(n=self.n_averaged)
 
     def restore(self, tensors, plain):
         "Go on from what `checkpoint` gave. Raises `ValueError` when that is not an average of these weights."
         own, n = _float_state(self.model), int(plain['n'])
         if n < 1: raise ValueError('the average is of no steps')
         if _shapes(own) != _shapes(tensors): raise ValueError('the average is not one of these weights')
-        self.n, self.average = n, {k: torch.empty_like(v).copy_(tensors[k]) for k, v in own.items()}
+        self.n_averaged, self.average = n, {k: torch.empty_like(v).copy_(tensors[k]) for k, v in own.items()}
 
 def _shapes(state): return {k: (v.dtype, v.shape) for k, v in state.items()}
 

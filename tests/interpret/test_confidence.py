@@ -40,7 +40,7 @@ def test_the_surest_images():
     sure = predictions([[0, 1, 0], [0, 0, 100], [0, 200, 0], [300, 0, 0]], [0, 2, 1, 0])
     assert (sure.probs.amax(1)[1:] == 1).all() and doubts(sure.logits).argsort().tolist() == [3, 2, 1, 0]
     assert selective(sure).accuracies.tolist() == selective(sure).best.tolist() == [1, 1, 1, .75]
-    assert selective(sure).kept() == 3 and '75.00% are 99% right: for that, 1 of 4' in selective_text(sure)
+    assert selective(sure).kept() == 3 and '75.00% are at least 99% right: for that, 1 of 4' in selective_text(sure)
     wrong = predictions([[300, 0, 0], [0, 1, 0]], [1, 1])
     assert selective(wrong).kept() == 0 and selective_text(wrong).startswith('No part of the images')
     for p in (sure, wrong, predictions([[1, 0]], [0]), predictions([[1, 0]], [1], 2.)): plot_selective(p)

@@ -1,6 +1,7 @@
 "Runs that begin with the weights of another one: the last layer new or not, frozen at first, stopped, and refused."
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from fastai.callback.core import Callback
 from helpers import assert_sentence, file_names, read_json
 from safetensors.torch import load_file
 from short_runs import few_digits, recipe
+from torch import nn
 
-from s8fast.errors import Interrupted
+from s8fast.errors import Interrupted, S8FastError
+from s8fast.models.own import add_network
 from s8fast.models.weights import weights_digest
+from s8fast.models.zoo import MODELS
 from s8fast.runs.train import resume, train
 from s8fast.runs.trained import load_network
 from s8fast.training.checkpoint_callback import SaveCheckpoint
@@ -97,6 +101,81 @@ def test_frozen_layers_do_not_decay(base, parity, tmp_path):
     assert len(body) > 5 and not body & norms
     assert all(torch.equal(seen[0][name], before[name]) for name in body)
     assert not any(torch.equal(seen[1][name], before[name]) for name in body)
+
+
+class Body(nn.Module):
+    "A network with the attributes `body` and `n`; its head has a row of logits more for every eight classes."
+    def __init__(self, n_classes, step=1):
+        super().__init__()
+        self.n, rows = n_classes, -(-n_classes//step)*step
+        self.stem = nn.Conv2d(3, 4, 3, stride=4)
+        self.body = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))
+        self.head = nn.Linear(4, rows)
+
+    def forward(self, x): return self.head(self.body(self.stem(x)).mean((2, 3)))[:, :self.n]
+
+
+@pytest.fixture
+def own():
+    "Networks of one's own, for this test."
+    before = dict(MODELS)
+    for name, step in (('plain', 1), ('padded', 8)): add_network(partial(Body, step=step), name)
+    yield
+    for name in MODELS.keys() - before: del MODELS[name]
+
+
+@pytest.mark.usefixtures('own')
+@pytest.mark.filterwarnings('error:You are shadowing')
+def test_a_network_whose_attributes_have_the_names_of_ours(parity, tmp_path):
+    train(recipe(model='plain'), few_digits(), tmp_path/'base', log=quiet)
+    learns = []
+    class Look(Callback):
+        def before_batch(self): learns.append({k for k, p in self.model.named_parameters() if p.requires_grad})
+    begun = recipe(model='plain', init=str(tmp_path/'base'), freeze_epochs=1)
+    train(begun, parity, tmp_path/'run', log=quiet, cbs=[Look()])
+    frozen = {'body.0.weight', 'body.0.bias', 'head.weight', 'head.bias'}
+    assert learns[0] == frozen and learns[-1] == frozen | {f'{o}.{k}' for o in ('stem', 'body.1') for k in
+                                                           ('weight', 'bias')}
+
+
+@pytest.mark.usefixtures('own')
+def test_a_last_layer_that_cannot_be_told(parity, tmp_path):
+    train(recipe(model='padded'), few_digits(), tmp_path/'base', log=quiet)
+    other = replace(few_digits(), vocab=tuple('abcdefghijkl'))
+    begun = recipe(model='padded', init=str(tmp_path/'base'))
+    with pytest.raises(S8FastError, match='Which layer of padded is the last one'):
+        train(begun, other, tmp_path/'run', log=quiet)
+    assert not (tmp_path/'run').exists()
+    lines = []
+    train(begun, parity, tmp_path/'fewer', log=lines.append)  # there the shapes differ
+    assert [line for line in lines if 'new last layer (head.weight, head.bias)' in line]
+
+
+def test_a_relative_path_is_of_the_folder_where_the_run_began(base, tmp_path, monkeypatch):
+    "Stopped before there is a record, resumed where another run has that name."
+    (tmp_path/'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'base').symlink_to(base)
+    train(recipe(seed=3), few_digits(), tmp_path/'elsewhere'/'base', log=quiet)
+    def stop(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr('s8fast.runs.train.begin_with', stop)
+        with pytest.raises(Interrupted): train(recipe(init='base'), few_digits(), tmp_path/'run', log=quiet)
+    monkeypatch.chdir(tmp_path/'elsewhere')
+    resume(tmp_path/'run', few_digits(), log=quiet)
+    began = weights_digest(load_network(base, 'cpu').model)
+    assert read_json(tmp_path/'run'/'recipe.json')['chosen']['init'] == began
+
+
+def test_a_study_and_folds_are_refused_before_they_train(call_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'study.toml').write_text('[base]\nmodel = "ultimus"\n[arms.late]\ninit = "nowhere"\n')
+    done = call_command('s8fast_study', 'study.toml', '--data', 'digits', '--seeds', 0, '--out', 'study')
+    assert_sentence(done, 's8fast_study', "runs of 'late' cannot begin", 'nowhere is no run folder')
+    done = call_command('s8fast_labels', '--folds', 2, '--data', 'digits', '--model', 'ultimus', '--init',
+                        'pretrained:ultimus', '--out', 'folds')
+    assert_sentence(done, 's8fast_labels', 'may have seen the images that a fold holds out')
+    assert file_names(tmp_path) == ['study.toml']
 
 
 def test_commands(call_command, base, tmp_path, monkeypatch):
