@@ -1,5 +1,6 @@
 "How sure a network is: the surest images, and images of none of the classes; test_report.py has the page."
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ def test_a_network_that_was_trained_on_digits(digits_run, tmp_path):
     found = measure_unfamiliar(learn, p, data, 8)
     assert 'digits' not in [kind.name for kind in found] and len(found) == 5
     assert all(len(kind.p.logits) == 8 and 0 <= kind.auroc <= 1 for kind in found)
+    own = measure_unfamiliar(learn, p, replace(data, name='numbers'), 8)  # nobody knows what these classes are
+    assert [kind.name for kind in own] == ['uniform noise', 'Gaussian noise']
     again = measure_unfamiliar(learn, p, data, 8)
     assert [kind[2:] for kind in found] == [kind[2:] for kind in again]
 

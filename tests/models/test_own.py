@@ -339,6 +339,23 @@ def recipe(model, **choices):
     return make_recipe(model, **{**short, **choices})
 
 
+class Leaves(nn.Module):
+    "Ends the process at a batch that is larger than those of the trial."
+    def __init__(self, n_classes):
+        super().__init__()
+        self.fc = nn.Linear(3072, n_classes)
+
+    def forward(self, x):
+        if len(x) > 2: raise SystemExit(0)
+        return self.fc(x.flatten(1))
+
+
+def test_code_that_ends_the_process_is_an_error(tmp_path):
+    add_network(Leaves)
+    with pytest.raises(S8FastError, match='The code of Leaves ended the process'):
+        train(recipe('Leaves'), few_digits(), tmp_path/'run', log=lambda line: None)
+
+
 def stop_at(monkeypatch, epoch, step):
     "SIGTERM comes with that checkpoint."
     write = SaveCheckpoint.write
