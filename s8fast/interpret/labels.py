@@ -10,6 +10,7 @@ __all__ = ['COLUMNS', 'has_cleanlab', 'label_issues', 'plot_labels', 'write_labe
 import csv
 import importlib.util
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ def label_issues(
     Raises `S8FastError` where cleanlab is missing, or where nobody knows the labels."""
     labels = p.known_targets.numpy()
     need_extra('labels', 'cleanlab')
-    from cleanlab.filter import find_label_issues
+    with warnings.catch_warnings():  # the import would silence every warning of the process
+        from cleanlab.filter import find_label_issues
     probs = p.scaled.double().softmax(1).clamp(max=1).numpy()
     return find_label_issues(labels, probs, return_indices_ranked_by='self_confidence', n_jobs=1)
 
