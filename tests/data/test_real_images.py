@@ -53,6 +53,7 @@ def test_pictures_of_a_class_look_alike_in_both_parts(cifar10):
     assert distance.argmin(1).tolist() == list(range(10))
 
 
+@pytest.mark.slow
 def test_training_learns(cifar10, tmp_path):
     few = split(cifar10.train_labels, 512/50_000)[1]
     some = split(cifar10.test_labels, 0.02)[1]

@@ -72,6 +72,7 @@ def test_two_processes_leave_the_run_folder_of_one(start, call_command, png, tmp
     assert all(abs(share - round(share)) < 1e-3 for share in shares)
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_ends_the_other(start, png, tmp_path):
     process = start(script('s8fast_train'), '--data', png, *SHORT, '--epochs', 200, '--out', tmp_path/'run')
     after_epoch(process, 1)

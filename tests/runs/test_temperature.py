@@ -109,6 +109,7 @@ def test_seeds_that_were_there_before(held_out_run, call_command, tmp_path):
     assert done.returncode == 0 and 'seed 1 has no temperature: s8fast_calibrate ' in done.stdout
 
 
+@pytest.mark.slow
 def test_several_seeds(held_out_run, call_command, tmp_path):
     done = call_command('s8fast_train', '--seeds', '1-2', '--out', tmp_path/'runs', *DIGITS, '--valid_pct', 0,
                         '--no_report', '--temperature_of', held_out_run.folder)
