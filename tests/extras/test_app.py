@@ -144,7 +144,7 @@ def test_an_example_and_the_report(page, final_run):
 def test_what_is_no_image_gets_a_sentence(page, tmp_path):
     (tmp_path/'text.png').write_text('This is a text.')
     page.set_input_files('input[type=file]', tmp_path/'text.png')
-    page.locator('#said').get_by_text('What you gave is not an image: give one that Pillow reads.').wait_for()
+    page.locator('#said').get_by_text('What you gave is not an image that Pillow reads: give another one.').wait_for()
     assert page.locator('#cam img').count() == 0
 
 
