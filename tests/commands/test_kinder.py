@@ -98,6 +98,7 @@ def test_after_a_loss_that_is_not_finite(call_command, tmp_path):
 
 # After a report that was interrupted
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_report_and_then_resume(call_command, tmp_path, monkeypatch):
     out = tmp_path/'run'
     def interrupted(*args, **kwargs): raise KeyboardInterrupt

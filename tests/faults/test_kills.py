@@ -135,6 +135,7 @@ def test_killed_while_it_replaces_a_run(reference, tmp_path, count, earlier):
     count({'crashes while clearing up': crashes})
 
 
+@pytest.mark.slow
 def test_killed_while_it_looks_for_the_rate(tmp_path, count):
     whole, out = tmp_path/'whole', tmp_path/'run'
     assert short_runs.run(whole, lr_max='auto') == 0

@@ -58,6 +58,7 @@ def test_beside_a_run_with_validation_images(final_run, png_run, call_command, t
         assert ('<td>valid_pct</td>' in text) == (other == png_run.folder)
 
 
+@pytest.mark.slow
 def test_several_seeds(call_command, png, tmp_path):
     out = tmp_path/'runs'
     done = call_command('s8fast_train', '--data', png, '--out', out, '--epochs', 1, *FINAL, '--lr_max', 3e-3,
