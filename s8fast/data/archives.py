@@ -67,11 +67,18 @@ def _extract_zip(archive, folder, max_files, max_bytes):
         entries = found.infolist()
         _check_size(len(entries), sum(entry.file_size for entry in entries), max_files, max_bytes)
         for entry in entries:
-            if entry.flag_bits & 1: raise ValueError(f'{entry.filename} in it is encrypted')
+            name = _zip_name(entry)
+            if entry.flag_bits & 1: raise ValueError(f'{name} in it is encrypted')
             kind = stat.S_IFMT(entry.external_attr >> 16)
-            path = folder/_safe_path(entry.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            path = folder/_safe_path(name, kind in (0, stat.S_IFREG, stat.S_IFDIR))
             if entry.is_dir(): path.mkdir(parents=True, exist_ok=True)
-            else: _write_entry(found.open(entry), entry.filename, entry.file_size, path)
+            else: _write_entry(found.open(entry), name, entry.file_size, path)
+
+def _zip_name(entry):
+    "An entry's name; many programs write UTF-8 and do not say so, and it is then read as code page 437."
+    if entry.flag_bits & 0x800: return entry.filename
+    try: return entry.filename.encode('cp437').decode('utf8')
+    except UnicodeError: return entry.filename
 
 # %% ../../nbs/05_data.archives.ipynb #213e23d8
 def _write_entry(source, name, size, path):

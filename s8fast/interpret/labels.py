@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from ..errors import S8FastError, need_extra
-from ..figures import as_text, save_figure, subplots
+from ..figures import as_text, save_figure
 from ..files import write_text
 from .page import Section
-from .plots import text_figure
+from .plots import plot_grid, text_figure
 from .predictions import Predictions, predict
 from ..runs.folds import train_folds
 from ..runs.trained import check_is_folder
@@ -53,13 +53,8 @@ def plot_labels(
     "Images with the label and what the network takes them for, each with its probability; returns the figure."
     indices = [int(i) for i in indices[:k]]
     if not indices: return text_figure('No label was found that may be wrong.')
-    rows = -(-len(indices)//n_cols)
-    fig, axs = subplots(rows, n_cols, figsize=(2*n_cols, 2.35*rows), squeeze=False)
-    for ax in axs.flat: ax.axis('off')
-    for ax, i in zip(axs.flat, indices):
-        ax.imshow(p.images[i], interpolation='nearest')
-        ax.set_title(f'{i}: label {_said(p, i, p.targets[i])}\nlooks {_said(p, i, p.preds[i])}', size=8)
-    return fig
+    titles = [f'{i}: label {_said(p, i, p.targets[i])}\nlooks {_said(p, i, p.preds[i])}' for i in indices]
+    return plot_grid([p.images[i] for i in indices], titles, n_cols, size=8)
 
 def _said(p, i, label):
     return f'{as_text(p.vocab[int(label)])} ({p.probs[i, label]:.1%})'
